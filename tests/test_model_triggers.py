@@ -103,6 +103,16 @@ def test_a_row_that_left_and_came_back_fires_again(watched: Watched) -> None:
     assert [one.object_version for one in watched.changes("again")] == [1, 2]
 
 
+def test_bytes_are_told_in_hexadecimal(watched: Watched) -> None:
+    trigger = a_model_trigger(sql="select id, 'a'::blob as fingerprint from watched")
+    watched.evaluate_one(trigger)
+    watched.hold({"a": row()})
+    watched.evaluate_one(trigger)
+
+    (change,) = watched.changes()
+    assert change.after == {"id": "a", "fingerprint": "61"}
+
+
 def test_only_rows_that_count_are_watched(watched: Watched) -> None:
     trigger = a_model_trigger(rows="mrr >= 7 -- and nothing else", **EVERYTHING)
     watched.hold({"a": row(6), "b": row(9)})
@@ -650,6 +660,15 @@ def test_a_wrong_rule_is_refused_with_line_and_reason(
         read_triggers(file)
 
     assert str(fault.value) == f"{file}:{line}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("end", "read"),
+    [(" ;\n-- late; payers\n /* all; of them */ ", " \n-- late; payers\n /* all; of them */"), (" -- ; none", " -- ; none"), ("; select 2", "; select 2")],
+    ids=["comments after it", "in a comment", "another statement"],
+)  # fmt: skip
+def test_what_ends_a_select_is_not_part_of_it(end: str, read: str) -> None:
+    assert a_model_trigger(sql=f"select ';' as id{end}").sql == f"select ';' as id{read}"
 
 
 def test_a_file_may_name_sql_beside_it_and_columns_are_checked(tmp_path: Path) -> None:

@@ -255,6 +255,19 @@ def test_rows_look_as_those_of_duckdb(watched: PostgresWatched) -> None:
     )  # fmt: skip
 
 
+def test_the_time_zone_of_a_session_is_no_difference(
+    watched: PostgresWatched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql = "select timestamptz '2026-11-30 23:00:00+00' as at_time, (timestamptz '2026-11-30 23:00:00+00')::date as at_day"
+    trigger = a_model_trigger(
+        sql=sql, key=["at_time"], watch=["at_day"], on=["entered", "left", "changed"]
+    )
+    watched.evaluate_one(trigger)
+    monkeypatch.setenv("PGTZ", "Asia/Kolkata")
+
+    assert watched.evaluate_one(trigger).seen == 0
+
+
 def test_keys_that_are_null_or_double_and_wrong_sql_are_told(watched: PostgresWatched) -> None:
     watched.connection.execute("insert into watched (id) values ('a'), ('a'), (null)")
 

@@ -226,6 +226,30 @@ def test_what_belongs_to_nobody_makes_a_whole_build(
     assert ("mrr_items" in sliced) == is_sliced
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete from {table} where subscription_item_id = (select min(subscription_item_id) from {table})",
+        "alter table {table} drop column subscription_item_id",
+        "alter table {table} add column note varchar",
+    ],
+    ids=["rows deleted", "a column dropped", "a column added"],
+)
+def test_a_damaged_table_is_built_whole(sliced: list[str], damage: str) -> None:
+    connection, database, project = small_copy()
+    table = "stripe_models.mrr_items"
+    connection.execute(f"create table whole as from {table}")
+    connection.execute(damage.format(table=table))
+    new_load(connection, 1)
+
+    results = build_models(database, variables=AS_OF_ALWAYS, project=project)
+
+    assert "failed" not in {result.status for result in results}
+    assert "mrr_items" not in sliced and "int_stripe__item_periods" in sliced
+    assert connection.execute(f"from {table} except all from whole").fetchall() == []
+    assert connection.execute(f"from whole except all from {table}").fetchall() == []
+
+
 def test_many_changed_customers_make_a_whole_build(
     sliced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

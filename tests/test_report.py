@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from dataclasses import dataclass
 from datetime import date
@@ -18,10 +19,12 @@ from typer.testing import CliRunner, Result
 from stripe_feed.cli.main import app
 from stripe_feed.currencies import DECIMALS
 from stripe_feed.destination.pipeline import open_pipeline
+from stripe_feed.errors import SetupError
 from stripe_feed.feed.feed import open_feed
 from stripe_feed.report.figures import FigureColumn
 from stripe_feed.report.page import format_figure
 from stripe_feed.report.reading import read_headline
+from stripe_feed.report.run import _check_place, _write
 from tests.raw_tables import empty_tables
 from tests.reports import SCRIPT, Page, marts, read_page, reported, small_copy
 from tests.timelines import CURRENCIES
@@ -317,6 +320,28 @@ def test_a_currency_that_no_mart_has_and_a_place_that_takes_no_file(made: Made) 
     assert "is a folder" in run("--html", str(made.file.parent), *place).stderr
     done = run("--html", str(made.file.parent / "no" / "x.html"), *place)
     assert (done.exit_code, "There is no folder" in done.stderr) == (2, True)
+
+
+def test_what_is_no_file_is_not_replaced(made: Made, tmp_path: Path) -> None:
+    place = ("--database", str(made.database), "--no-build")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    assert "no file that can be replaced" in run("--html", str(pipe), *place).stderr
+    assert pipe.is_fifo()
+    assert run("--html", "-", *place).stderr.endswith("Name one, such as report.html.\n")
+
+
+@pytest.mark.parametrize("length", [250, 300])
+def test_a_long_name_is_written_or_refused(tmp_path: Path, length: int) -> None:
+    path = tmp_path / ("x" * length)
+    if length <= 255:
+        _write(_check_place(str(path)), b"page")
+        assert path.read_bytes() == b"page"
+    else:
+        with pytest.raises(SetupError, match=r"cannot be written .* too long"):
+            _write(_check_place(str(path)), b"page")
+    assert [*tmp_path.iterdir()] == [path] * (length <= 255)
 
 
 @pytest.mark.parametrize("package", ["altair", "vl_convert"])

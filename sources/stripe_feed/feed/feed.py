@@ -209,6 +209,7 @@ class Feed:
             with database.transaction():
                 if database.target.type != "duckdb":
                     database.execute("set transaction isolation level repeatable read read only")
+                    database.execute("set local timezone = 'UTC'")
                 return read(database)
 
         with lock_copy(self._pipeline, "stripe-feed feed", wait):

@@ -112,12 +112,22 @@ class CustomerSlices:
             return False
         self._make(name, is_built=True)
         relation, sliced = self._database.target.relation(name), self._target.relation(name)
+        if not self._is_as_built(relation, sliced, past):
+            return False
         with self._database.transaction():
             self._database.execute(f"delete from {relation} where {_is_changed('customer_id')}")
             self._database.execute(f"insert into {relation} select * from {sliced}")
             if changes := self._clock_changes(name):
                 self._database.execute(f"update {relation} set {', '.join(changes)}")
         return True
+
+    def _is_as_built(self, relation: str, sliced: str, past: BuiltModel) -> bool:
+        """Whether a table has the rows and columns that its last build left: somebody may have deleted
+        some.
+        """
+        ((count,),) = self._database.execute(f"select count(*) from {relation}")
+        shapes = [self._database.columns(f"select * from {table}") for table in (relation, sliced)]
+        return count == past.rows and shapes[0] == shapes[1]
 
     def close(self, is_whole: bool) -> None:
         """Keep what the customers were built from if every model is built, and drop the slice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -199,20 +199,25 @@ def _draw(drawing: Any, figure: Figure, currency: str) -> str | None:
 def _check_place(file: str) -> Path:
     """The path of the file to write. Raises `UsageError` if none can be there."""
     path = Path(file)
-    if path.is_dir():
+    if file == "-":
+        raise UsageError("The report is a file. Name one, such as report.html.")
+    if os.path.isdir(path):
         raise UsageError(f"{file} is a folder. Name a file in it, such as {path / 'report.html'}.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"There is no folder {path.parent}. Create it, or name another place.")
+    if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe would be replaced
+        raise UsageError(f"{file} is no file that can be replaced. Name another one.")
     return path
 
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, for its owner alone. Raises `SetupError` if it cannot be."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{path.name[:40]}.{os.getpid()}")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             out.write(content)
         new.replace(path)
     except OSError as fault:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink()
         raise SetupError(f"The report cannot be written to {path}: {fault.strerror}.") from None

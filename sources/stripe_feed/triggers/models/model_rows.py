@@ -41,7 +41,7 @@ _VALUE_ERRORS = ("ConversionException", "InvalidInputException", "OutOfRangeExce
 
 T = TypeVar("T")
 ModelRow = dict[str, Any]
-"""A row as JSON: times are ISO 8601 in UTC, decimals with a fraction are texts."""
+"""A row as JSON: times are ISO 8601 in UTC, decimals with a fraction are texts, bytes are hexadecimal."""
 
 
 class InvalidKeys(StripeFeedError):
@@ -229,6 +229,8 @@ def json_value(value: Any) -> Any:
             return iso(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
         case date():
             return value.isoformat()
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
         case Mapping():
             return {str(name): json_value(item) for name, item in value.items()}
         case list() | tuple():

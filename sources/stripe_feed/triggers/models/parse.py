@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,8 @@ from ...errors import UsageError
 from ...feed.consumers import parse_duration
 from ...models.render import load_project
 from .model_trigger import DEFAULT_EVERY, ROW_EVENTS, ModelTrigger, RowEvent
+
+_END = re.compile(r";(?=(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*$)", re.DOTALL)  # of a statement
 
 MODEL_KEYS = ("model", "sql", "key", "rows", "watch", "on", "every")
 CHANGE_KEYS = ("resource", "op", "event", "origin", "origin_push", "transition", "changed", "net")
@@ -113,7 +116,7 @@ def _read_sql(name: Any, folder: Path) -> tuple[str, str]:
         raise ConfigError('sql names a file with one select, such as "late_payers.sql"', "sql")
     file = folder / name
     try:
-        text = file.read_text(encoding="utf-8-sig").strip().removesuffix(";").strip()
+        text = _END.sub("", file.read_text(encoding="utf-8-sig")).strip()
     except (OSError, ValueError) as fault:
         raise ConfigError(
             f"the file {name} cannot be read ({type(fault).__name__})", "sql"
