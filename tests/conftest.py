@@ -261,11 +261,12 @@ def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(ask)
     def answer(*about: Any, **options: Any) -> Any:
+        key = (about, tuple(sorted(options.items())))
         try:
-            return known[about]
+            return known[key]
         except KeyError:
-            known[about] = ask(*about, **options)
-            return known[about]
+            known[key] = ask(*about, **options)
+            return known[key]
         except TypeError:  # not hashable
             return ask(*about, **options)
 
