@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from stripe_feed import open_feed, sync
+from stripe_feed import open_copy, open_feed, sync
 from stripe_feed.destination.lake import client
 from stripe_feed.destination.lake.tables import DeltaLakeTable, IcebergLakeTable
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline, resolve_place
@@ -195,5 +195,6 @@ def test_a_full_refresh_loads_everything_again(lake: str, tmp_path: Path) -> Non
             name = opened.make_qualified_table_name("customers")
             opened.execute_sql(f"update {name} set id = 'cus_of_nobody', _version = 0")
         assert copy.sync(**store.options(), full_refresh=True).rows["customers"] == 2
+        assert {"customers", "changes"} <= {*open_copy(**store.options()).tables()}
         with dlt_settings():
             assert_true(store.pipeline(tmp_path / copy.state), box)

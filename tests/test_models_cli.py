@@ -12,8 +12,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stripe_feed.cli.main import app
+from stripe_feed.cli.models.printing import MODEL_GROUPS
+from stripe_feed.extract.options import resource_names
 from stripe_feed.models.explain import column_lineage
-from stripe_feed.models.render import PROJECT_FOLDER
+from stripe_feed.models.render import PROJECT_FOLDER, ModelTarget, load_project, render_models
+from stripe_feed.resources import CHANGES
+from stripe_feed.resources.groups import tables_filled_by
 from tests.raw_tables import empty_tables, one_subscription
 
 FILE = "stripe_feed.duckdb"
@@ -137,6 +141,36 @@ def test_a_core_table_that_is_not_loaded_ends_with_4() -> None:
     listed = {row["name"]: row for row in rows("list")}
     assert listed["mrr_summary"]["state"] == "left out"
     assert listed["mrr_summary"]["reason"] == "the table invoices is not loaded"
+
+
+def test_what_is_left_out_names_the_groups_that_fill_all_tables_of_the_models() -> None:
+    filled = tables_filled_by(resource_names(MODEL_GROUPS.split(",")))
+
+    target = ModelTarget("duckdb", "copy", "stripe", "stripe_models")
+    rendered = render_models(load_project(), target).values()
+    assert {table for model in rendered for table in model.sources} <= {
+        *filled,
+        CHANGES,
+        "_dlt_loads",
+    }
+
+
+@pytest.mark.usefixtures("copy")
+def test_list_and_build_say_what_loads_the_tables_that_are_missing() -> None:
+    with duckdb.connect(FILE) as connection:
+        connection.execute("drop table stripe.coupons")
+
+    said = f"`stripe-feed sync --resources {MODEL_GROUPS}` loads all that the models read."
+    assert said in models("build").stderr
+    assert said in models("list").stderr
+
+
+@pytest.mark.parametrize("named", [("list",), ("test",), ("explain", "mrr", "cus_1", "2026-11")])
+def test_a_lake_holds_no_built_models(named: tuple[str, ...]) -> None:
+    done = models(*named, "--destination", "delta")
+
+    assert done.exit_code == 3
+    assert "in duckdb and postgres, not in delta. Use dbt" in done.stderr
 
 
 @pytest.mark.usefixtures("copy")

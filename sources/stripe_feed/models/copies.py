@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..destination.duckdb_file import duckdb_path, wait_for_file
+from ..destination.error_messages import LAKE_PACKAGES
 from ..destination.lease import hold_lease
 from ..destination.locks import DEFAULT_WAIT, retry_while_locked
 from ..destination.pipeline import check_destination, dlt_settings, lock_copy, open_pipeline
@@ -101,10 +102,14 @@ def require_built_in(pipeline: Any) -> None:
     """Raise `SetupError` if the models of a destination need dbt."""
     kind = pipeline.destination.destination_type.rpartition(".")[2]
     if kind not in BUILT_IN_TYPES:
-        raise SetupError(
-            f"The built-in runner builds models in {' and '.join(BUILT_IN_TYPES)}, not in {kind}. "
-            "Use dbt: `stripe-feed models package` prints the path of the project."
-        )
+        raise _needs_dbt_error(kind)
+
+
+def _needs_dbt_error(kind: str) -> SetupError:
+    return SetupError(
+        f"The built-in runner builds models in {' and '.join(BUILT_IN_TYPES)}, not in {kind}. "
+        "Use dbt: `stripe-feed models package` prints the path of the project."
+    )
 
 
 def stored_state(database: ModelDatabase) -> dict[str, Any]:
@@ -131,8 +136,14 @@ def open_to_read(
     destination: str | None = None,
     dataset: str = DEFAULT_DATASET,
     wait: float = DEFAULT_WAIT,
+    *,
+    lakes: bool = False,
 ) -> Iterator[ModelDatabase]:
-    """Open the models of a copy read-only. Raises `SetupError` if there is no copy."""
+    """Open the models of a copy read-only. Raises `SetupError` if there is no copy, or if it is a
+    lake, which holds no built models, unless `lakes` allows it.
+    """
+    if destination in LAKE_PACKAGES and not lakes:
+        raise _needs_dbt_error(destination)
     with open_reader(database, destination, dataset, wait) as copy:
         yield reader_database(copy, dataset)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
+from ..destination.error_messages import LAKE_PACKAGES
 from ..destination.locks import DEFAULT_WAIT
 from ..destination.pipeline import copy_names
 from ..destination.place import models_schema, normalize_dataset
@@ -104,7 +105,7 @@ class Copy:
         return ModelTarget(copy.dialect, "", self._dataset, schema).relation(name)
 
     def _existing(self, copy: CopyReader, names: Iterable[str]) -> list[str]:
-        if copy.dialect in BUILT_IN_TYPES:
+        if copy.dialect in BUILT_IN_TYPES and self._place[1] not in LAKE_PACKAGES:
             database = reader_database(copy, self._dataset)
             found = {*existing_tables(database), *existing_relations(database)}
             return [name for name in names if name in found]

@@ -198,7 +198,7 @@ def show(
     if lineage:
         print_lines(column_lineage(name, lineage), json)
         return
-    with open_to_read(**copy.arguments(), wait=wait) as database:
+    with open_to_read(**copy.arguments(), wait=wait, lakes=True) as database:
         details = describe_model(rendered_models(database), name)
     if sql and not json:
         print_lines(details.sql.splitlines(), json)

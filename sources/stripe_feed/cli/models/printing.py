@@ -16,6 +16,9 @@ from ..output import (
     print_table,
 )
 
+MODEL_GROUPS = "core,billing,payments,payment_lists"
+"""The groups of resources that fill all tables that models read."""
+
 if TYPE_CHECKING:
     from ...models.checks import RuleResult
     from ...models.explain import MrrExplanation, MrrPart
@@ -33,7 +36,7 @@ def print_overview(models: Sequence[ModelOverview], json: bool) -> None:
         for m in models
     ]
     print_table(["model", "state", "rows", "built (UTC)", "kind", "one row per"], rows)
-    print_reasons({m.name: m.reason for m in models if m.state == "left out"})
+    _print_left_out({m.name: m.reason for m in models if m.state == "left out"})
 
 
 def print_results(results: Sequence[ModelResult], json: bool) -> None:
@@ -53,7 +56,14 @@ def summarize(results: Sequence[ModelResult]) -> None:
     built = sum(r.status == "built" for r in results)
     unchanged = sum(r.status == "unchanged" for r in results)
     echo_err(f"{built} models built, {unchanged} unchanged.")
-    print_reasons({r.name: r.reason for r in results if r.status in ("left out", "failed")})
+    print_reasons({r.name: r.reason for r in results if r.status == "failed"})
+    _print_left_out({r.name: r.reason for r in results if r.status == "left out"})
+
+
+def _print_left_out(reasons: dict[str, str]) -> None:
+    print_reasons(reasons)
+    if reasons:
+        echo_err(f"`stripe-feed sync --resources {MODEL_GROUPS}` loads all that the models read.")
 
 
 def print_reasons(reasons: dict[str, str]) -> None:
