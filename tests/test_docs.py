@@ -231,6 +231,13 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 130
 
 
+def test_the_decisions_are_numbered_once() -> None:
+    text = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"(?m)^## (\d+)\. ", text)]
+
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_every_page_is_tested() -> None:
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {
         "docs/index.md"
