@@ -190,3 +190,27 @@ def test_the_marimo_app_runs_as_a_script(file: str, tmp_path: Path) -> None:
     assert code(file) == 0
     assert code("none.duckdb") != 0
     assert is_free(file)
+
+
+def test_columns_of_one_name_are_numbered(file: str) -> None:
+    query = "select c.id, c.id as ID_1, s.id from customers as c join subscriptions as s on s.customer = c.id"
+
+    found = open_copy(file).sql(query)
+
+    assert found.columns == ["id", "ID_1", "id_2"]
+    assert len(found.to_arrow_table()) == 1
+
+
+def test_threads_read_at_once(file: str) -> None:
+    """In a process of its own: threads that block each other would stop the test too."""
+    code = (
+        "import sys, stripe_feed; from concurrent.futures import ThreadPoolExecutor; copy = stripe_feed.open_copy(sys.argv[1])\n"
+        "def count(number): return copy.table('customers').filter('true').to_arrow_table().num_rows\n"
+        "with ThreadPoolExecutor(8) as pool: print(sum(pool.map(count, range(32))))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], capture_output=True, text=True, timeout=120
+    )
+
+    assert (done.stdout, done.stderr) == ("32\n", "")

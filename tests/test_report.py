@@ -229,6 +229,8 @@ def test_headings_go_down_one_by_one_and_ids_are_unique(made: Made) -> None:
         ("share", None, "", "–"),
         ("shade", Decimal("0.995"), "", "100%"),
         ("shade", None, "", ""),
+        ("text", "x" * 100, "", "x" * 100),
+        ("text", "x" * 101, "", f"{'x' * 99}…"),
     ],
 )
 def test_numbers_are_for_people(kind: Any, value: Any, currency: str, text: str) -> None:

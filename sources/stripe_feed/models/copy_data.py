@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,8 +39,8 @@ class Copy:
     A reading waits while a sync writes to the file, and sees the copy at one moment; to read several
     tables as of the same moment, join them in `sql`. It returns a relation of DuckDB, which `.df()`
     turns into a pandas data frame, `.pl()` into a polars one and `.to_arrow_table()` into an Arrow
-    table; relations of one copy can be joined. Times are in UTC, amounts integers in minor units,
-    JSON is text.
+    table; relations of one copy can be joined if one thread made them. Times are in UTC, amounts
+    integers in minor units, JSON is text.
 
     Every method raises `SetupError` if the copy cannot be opened in time.
     """
@@ -52,7 +53,7 @@ class Copy:
         self._place = (database, destination, dataset, wait)
         self._dataset = normalize_dataset(dataset)
         self._memory = duckdb.connect(":memory:")
-        self._memory.execute("set timezone = 'UTC'")
+        self._own = threading.local()  # the connection of each thread
 
     def tables(self) -> list[str]:
         """The tables that are loaded."""
@@ -76,7 +77,7 @@ class Copy:
             except NoSuchTable:
                 raise (_not_built_error if name in models else not_loaded_error)(name) from None
 
-        return self._memory.from_arrow(self._read(read))
+        return self._relation_of(self._read(read))
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """The result of one select, in the SQL of the copy's database; in DuckDB and Postgres tables
@@ -92,11 +93,23 @@ class Copy:
                 missing = sorted(named - {*self._existing(copy, named)})
                 raise _not_built_error(missing[0]) if missing else UsageError(str(fault)) from None
 
-        return self._memory.from_arrow(self._read(read))
+        return self._relation_of(self._read(read))
 
     def _read(self, work: Callable[[CopyReader], T]) -> T:
         with open_reader(*self._place) as copy:
             return work(copy)
+
+    def _relation_of(self, rows: pa.Table) -> duckdb.DuckDBPyRelation:
+        """A relation with these rows, in a connection of this thread: threads that share one block each
+        other for ever, one with the connection's lock and one with Python's.
+        """
+        if not hasattr(self._own, "connection"):
+            self._own.connection = self._memory.cursor()
+            self._own.connection.execute("set timezone = 'UTC'")
+        relation: duckdb.DuckDBPyRelation = self._own.connection.from_arrow(
+            rows.rename_columns(_distinct_names(rows.column_names))
+        )
+        return relation
 
     def _relation(self, copy: CopyReader, name: str) -> str:
         if name in KNOWN_TABLES:
@@ -135,6 +148,20 @@ def open_copy(
     database, dataset = copy_names(account, database, destination, dataset)
     with open_reader(database, destination, dataset, wait):
         return Copy(database, destination, dataset, wait)
+
+
+def _distinct_names(names: Iterable[str]) -> list[str]:
+    """The names of columns, with a number for those that came before: two tables joined both have an
+    `id`.
+    """
+    distinct: dict[str, str] = {}  # by what DuckDB, which ignores case, compares
+    for name in names:
+        new, number = name, 0
+        while new.lower() in distinct:
+            number += 1
+            new = f"{name}_{number}"
+        distinct[new.lower()] = new
+    return list(distinct.values())
 
 
 def _not_built_error(name: str) -> UsageError:

@@ -245,6 +245,9 @@ def _colour(column: FigureColumn, value: Any, longest: int) -> str | None:
     return None
 
 
+MAX_TEXT = 100  # characters of a name, which Stripe does not limit to what fits a cell
+
+
 def format_figure(column: FigureColumn, value: Any, currency: str) -> str:
     """Format a value of a mart for people. Amounts are in minor units of the currency."""
     if value is None:
@@ -263,7 +266,8 @@ def format_figure(column: FigureColumn, value: Any, currency: str) -> str:
         case "date":
             return f"{value:%Y-%m-%d}"
         case _:
-            return str(value)
+            text = str(value)
+            return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def _percent(share: Any, step: str) -> Decimal:
