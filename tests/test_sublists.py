@@ -234,8 +234,8 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
         yield found
 
 
-def test_a_killed_sweep_goes_on_where_it_was(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No list is read twice but those of the batch that was lost."""
+def sync_partly(copy: Copy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The customers, and the lists of four of the nine; then the run is killed."""
     monkeypatch.setattr(sublists, "SWEEP_BATCH", 2)
     monkeypatch.setattr(sublists, "PACKAGE_PARENTS", 2)
     loads = iter([load.run_load] * 3)
@@ -245,7 +245,12 @@ def test_a_killed_sweep_goes_on_where_it_was(copy: Copy, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch, suppress(StopIteration):
         patch.setattr(sync_run, "run_load", load_some)
-        sync(copy, resources=["tax_ids"])
+        sync(copy, resources=[name])
+
+
+def test_a_killed_sweep_goes_on_where_it_was(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No list is read twice but those of the batch that was lost."""
+    sync_partly(copy, monkeypatch, "tax_ids")
     swept = asked(copy)[path("tax_ids")]
     assert (swept, len(rows(copy, "tax_ids"))) == (4, 4)
 
@@ -253,6 +258,28 @@ def test_a_killed_sweep_goes_on_where_it_was(copy: Copy, monkeypatch: pytest.Mon
     assert asked(copy)[path("tax_ids")] == 9 - swept
     assert rows(copy, "tax_ids") == truth(copy.box, "tax_ids")
     assert told(copy) == []
+
+
+def test_what_is_created_during_the_first_sweep_is_told(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the list of its parent was read before or is read only now; what was there is not."""
+    name, box = "customer_balance_transactions", copy.box
+    swept, *_, waiting = owners(box, name)
+    for owner in (swept, waiting):
+        make(box, name, owner)
+    box.advance(100)
+    sync_partly(copy, monkeypatch, name)
+
+    box.advance(50)
+    made = {make(box, name, owner) for owner in (swept, waiting)}
+    for owner in (swept, waiting):  # the balance shows that the list has changed
+        box.update("customers", owner, balance=-100)
+    box.advance(400)
+    sync(copy, resources=[name])
+    sync(copy, resources=[name])
+    assert rows(copy, name) == truth(box, name)
+    assert sorted(told(copy)) == sorted((name, "c", "list", id) for id in made)
 
 
 def test_an_account_that_has_left_is_a_line(copy: Copy, caplog: pytest.LogCaptureFixture) -> None:

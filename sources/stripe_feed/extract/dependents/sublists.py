@@ -256,17 +256,20 @@ class Sublists:
         if not self._is_first:
             records = self.writer.drop_unchanged(records)
         yield from self.writer.rows(records, [versions[id(record)] for record in records])
-        if not self._is_first:
-            yield from self._changes(records)
-            if not (self._events_tell and self.resource.deleted_by):
-                yield from self._delete(reads, pending)
+        yield from self._changes(records)
+        if not (self._is_first or (self._events_tell and self.resource.deleted_by)):
+            yield from self._delete(reads, pending)
 
     def _changes(self, records: Sequence[Record]) -> list[Any]:
-        """Return the changes that no event tells: all, or creations where no event reports these."""
+        """Return the changes that no event tells: all, or creations where no event reports these; in a
+        first sweep only creations since it began.
+        """
         if not self.reports_changes or (self._events_tell and self.resource.created_by):
             return []
         stored = self.writer.stored_hashes
-        if self._events_tell:
+        if self._is_first:  # what says that it came after the sweep began
+            records = [record for record in records if record.created is not None]
+        elif self._events_tell:
             records = [record for record in records if record.row.id not in stored]
         return listed_changes(self.context, self.writer, records, self._is_new, self._is_same)
 
