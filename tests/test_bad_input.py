@@ -588,7 +588,7 @@ def test_a_destination_that_cannot_merge(shell: Shell) -> None:
         3,
         (
             "The destination filesystem cannot merge with delete-insert, so rows would be duplicated. "
-            "Use a SQL destination, such as duckdb, postgres, snowflake, bigquery or sqlalchemy."
+            "Use a SQL destination, such as duckdb, postgres, snowflake or bigquery, or for files delta or iceberg."
         ),
     )
     assert not (shell.folder / "lake").exists()

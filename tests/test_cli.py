@@ -52,6 +52,7 @@ VERBS = [
     "preview",
     "query",
     "reconcile",
+    "report",
     "sandbox",
     "serve",
     "status",

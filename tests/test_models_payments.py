@@ -58,11 +58,15 @@ def test_fees_by_month_and_what_they_are_for(paid: Any) -> None:
 
 
 def test_a_fee_without_details_is_unknown(paid: Any) -> None:
-    paid.execute("begin")
-    paid.execute("update stripe.balance_transactions set fee_details = '[]' where id = 'txn_1'")
+    ((details,),) = paid.execute(
+        "select fee_details from stripe.balance_transactions where id = 'txn_1'"
+    ).fetchall()
+    change = "update stripe.balance_transactions set fee_details = ? where id = 'txn_1'"
+    paid.execute(change, ["[]"])
     build(paid)
     rows = rows_of(paid, "select fee from stripe_models.fees_by_month where fee_type = 'unknown'")
-    paid.execute("rollback")
+    paid.execute(change, [details])
+    build(paid)
 
     assert rows == [{"fee": 3_20}]
 

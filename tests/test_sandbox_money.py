@@ -123,19 +123,25 @@ def test_a_payment_has_the_events_of_stripe() -> None:
 def test_the_activity_reaches_every_kind() -> None:
     """It creates, changes with and without events, deletes, and creates again under an old id."""
     box, kinds = Sandbox(customers=5, oddities=False), kinds_of(GROUPS)
+    only_by_others = {("created", "payouts")} | {
+        ("updated", table) for table in ("payouts", "active_entitlements", "product_features")
+    }
     for kind in kinds:
-        for _ in range(25):
+        due = {("created", kind.name)}
+        due |= {("updated", kind.name)} if not kind.immutable else set()
+        due |= {("deleted", kind.name)} if kind.deletable else set()
+        for number in range(200):
+            if number >= 25 and {(one.operation, one.table) for one in box.history} >= (
+                due - only_by_others
+            ):
+                break
             plain_activity.act(box.account, [kind])
+        else:
+            pytest.fail(f"{kind.name}: 200 steps do not do all of {due}")
 
     assert {kind.name for kind in kinds} == {
         one.name for one in KINDS.values() if one.group != "core"
     }
-    done = {(one.operation, one.table) for one in box.history}
-    assert done >= {("created", kind.name) for kind in kinds} - {("created", "payouts")}
-    assert done >= {("updated", kind.name) for kind in kinds if not kind.immutable} - {
-        ("updated", table) for table in ("payouts", "active_entitlements", "product_features")
-    }
-    assert done >= {("deleted", kind.name) for kind in kinds if kind.deletable}
     gone = {one.id for one in box.history if one.operation == "deleted" and one.table == "coupons"}
     again = {one.id for one in box.history if one.operation == "created" and one.table == "coupons"}
     assert gone & again

@@ -20,7 +20,7 @@ ACCOUNT_SETTINGS: tuple[Kind, ...] = (
     plain("payment_method_domains", "payment_method_domain", "pmd", "payment_method_domains", "payment_method_domain", group="settings",
           filters="domain_name enabled?", windowed=False, values={"domain_name": domain, "enabled": True}),
     plain("apple_pay_domains", "apple_pay_domain", "apwc", "apple_pay/domains", "apple_pay_domain", group="settings",
-          filters="domain_name", windowed=False, deletable=True, values={"domain_name": domain}),
+          filters="domain_name", windowed=False, deletable=True, immutable=True, values={"domain_name": domain}),
     plain("report_runs", "reporting.report_run", "frr", "reporting/report_runs", "reporting", group="settings",
           events="@succeeded @failed", values={"status": "pending", "report_type": "balance.summary.1"}),
 )  # fmt: skip
