@@ -14,6 +14,7 @@ import pytest
 
 from stripe_feed import open_feed, open_pipeline, sync
 from stripe_feed.feed.storage.salvage import SALVAGED
+from stripe_feed.models.copies import build_copy_models
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import BY_CUSTOMER
 from stripe_feed.sandbox import Sandbox
@@ -205,6 +206,21 @@ def test_live_data_is_confirmed(
     assert "--yes" in refused.err
     assert jane in box.objects("customers")
     assert NAME in held()
+
+
+def test_the_models_are_built_whole_after_it(jane: str) -> None:
+    """Bodies that are erased change what the models say of the past, though no load tells of it."""
+    bases = "select count(*), count(nullif(basis, '')) from stripe_models._stripe_feed_models"
+    build_copy_models(database=COPY, selection=["+int_stripe__item_periods"])
+    with duckdb.connect(COPY) as connection:
+        assert all(connection.execute(bases).fetchone() or ())
+
+    with open_feed(open_pipeline(COPY)) as feed:
+        feed.erase(jane)
+
+    with duckdb.connect(COPY) as connection:
+        count, based = connection.execute(bases).fetchone() or (0, 0)
+        assert count and not based
 
 
 def test_a_damaged_store_does_not_lose_who_was_erased() -> None:

@@ -19,7 +19,7 @@ from ..destination.pipeline import lock_copy
 from ..destination.place import require_own_file
 from ..errors import Locked, SetupError, UsageError
 from ..models.copies import require_built_in
-from ..models.database import ModelDatabase, opened_database
+from ..models.database import ModelDatabase, forget_bases, opened_database
 from ..resources import RESOURCES
 from . import consumers as feed_consumers
 from . import remote_positions
@@ -480,9 +480,15 @@ class Feed:
 
     def _maintain(self, command: str, work: Callable[[Any], _T]) -> _T:
         """Work on the destination while nobody else writes to it."""
+
+        def erase(client: Any) -> _T:
+            if duckdb_path(self._pipeline) is not None:
+                forget_bases(opened_database(client))
+            return work(client)
+
         name = f"stripe-feed {command}"
         with lock_copy(self._pipeline, name), hold_lease(self._pipeline, name):
-            return retry_while_locked(lambda: with_client(self._pipeline, work), DEFAULT_WAIT)
+            return retry_while_locked(lambda: with_client(self._pipeline, erase), DEFAULT_WAIT)
 
 
 def _start_at(place: StartAt) -> StartAt:

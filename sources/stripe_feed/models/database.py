@@ -191,6 +191,14 @@ def forget_last_build(database: ModelDatabase) -> None:
     database.execute(f"delete from {database.target.relation(LAST_BUILD)}")
 
 
+def forget_bases(database: ModelDatabase) -> None:
+    """Make the build after the next load a whole one: rows changed that no load tells of."""
+    if RESULTS in existing_relations(database):
+        relation = database.target.relation(RESULTS)
+        database.execute(f"alter table {relation} add column if not exists basis varchar(32)")
+        database.execute(f"update {relation} set basis = ''")
+
+
 def record_last_build(database: ModelDatabase, content: str, results: str) -> None:
     """Record a build of all models."""
     quoted = results.replace("'", "''")
