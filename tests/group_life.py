@@ -47,6 +47,9 @@ def account(seed: int, tables: Collection[str]) -> Sandbox:
     """
     box = Sandbox(seed=seed, customers=4, products=3, oddities=False, real_time=True)
     box.silent_changes = False
+    for id, one in box.objects("subscriptions").items():
+        if one["discounts"]:  # by coupons that were deleted, which the copy has all the same
+            box.update("subscriptions", id, discounts=[])
     box.advance(3_600)
     for table in tables:
         if table not in ("customers", "products", "subscriptions", "discounts"):
@@ -155,8 +158,8 @@ def _assert_told(copy: Copy, table: str, whole_at: int) -> None:
     """Fail unless the changes of each object begin with its creation if it is new, end with what it
     is, and are about what happened.
 
-    An object is new if it was created since its first load began. If only the list tells of it, and
-    it does not say when it was created, it is new if it came after that load.
+    An object is new if it was created since its first load began. If no event tells
+    of its creation, and it does not say when that was, it is new if it came after that load.
     """
     box, row = copy.box, RESOURCES[table]
     by_object: dict[str, list[Row]] = defaultdict(list)
@@ -181,7 +184,7 @@ def _assert_told(copy: Copy, table: str, whole_at: int) -> None:
         first = _since(copy, table)
         if not by_object[id] and happened and happened[0].at >= first and not _has_flag(row):
             created = content.get(row.created_column) if row.created_column else None
-            if created is None and not row.events and happened[0].at < whole_at:
+            if created is None and not row.created_by and happened[0].at < whole_at:
                 continue
             assert created is not None and created < first, f"{table} {id}: untold"
 
