@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def rate(tools: Any) -> None:
         cost = tools.script("push", box, Path(folder), "insert", str(ROWS))
         by_status = box.requests()
     told = json.loads(cost.out)
-    sent = by_status.get("200", 0) + by_status.get("400", 0) - 1  # the account is read
-    share = sent / told["seconds"] / RATE
+    sent, share = _share_of_rate(by_status, told["seconds"])
     tools.show(
         f"writes of {ROWS:,} rows / allowed", f"{share:.1%}", ">= 95 %", share >= 0.95,
         f"{sent} in {told['seconds']:.1f} s, CPU {cost.cpu:.1f} s; refused by the limit: {by_status.get('429', 0)}",
@@ -72,12 +72,17 @@ def upsert(tools: Any) -> None:
         cost = tools.script("push", box, Path(folder), "upsert", str(count))
         by_status = box.requests()
     told = json.loads(cost.out)
-    sent = by_status.get("200", 0) + by_status.get("400", 0) - 1  # the account is read
-    share = sent / told["seconds"] / RATE
+    sent, share = _share_of_rate(by_status, told["seconds"])
     tools.show(
         f"requests of an upsert of {count:,} rows / allowed", f"{share:.1%}", ">= 95 %", share >= 0.95,
         f"{sent} in {told['seconds']:.1f} s, CPU {cost.cpu:.1f} s; {told['counts']}",
     )  # fmt: skip
+
+
+def _share_of_rate(by_status: Mapping[str, int], seconds: float) -> tuple[int, float]:
+    """How many requests were sent, and their share of what the rate allows."""
+    sent = by_status.get("200", 0) + by_status.get("400", 0) - 1  # the account is read
+    return sent, sent / seconds / RATE
 
 
 def plan(tools: Any) -> None:

@@ -26,6 +26,7 @@ from .models.commands import build_after_sync, models_app
 from .models.report import report
 from .options import (
     AT_ONCE_NEEDS_ACCOUNTS,
+    AtOnce,
     ClientOptions,
     CopyOptions,
     Json,
@@ -193,15 +194,7 @@ def sync(
             help="Sync each account that is connected to the key's into a copy of its own.",
         ),
     ] = False,
-    at_once: Annotated[
-        int | None,
-        typer.Option(
-            "--at-once",
-            metavar="N",
-            min=1,
-            help="With --all-accounts, sync N at a time; 4 by default.",
-        ),
-    ] = None,
+    at_once: AtOnce = None,
     models: Annotated[
         bool, typer.Option("--models", help="Afterwards build the models that are stale.")
     ] = False,

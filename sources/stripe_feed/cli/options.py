@@ -112,6 +112,15 @@ Resources = Annotated[
         metavar="A,B", help="These resources or groups, by default core; may be repeated."
     ),
 ]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        "--at-once",
+        metavar="N",
+        min=1,
+        help="With --all-accounts, sync N at a time; 4 by default.",
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(

@@ -17,6 +17,7 @@ from ..errors import PartlyDone, SetupError, UsageError
 from .command import command
 from .options import (
     AT_ONCE_NEEDS_ACCOUNTS,
+    AtOnce,
     InteractiveClientOptions,
     LocalCopyOptions,
     RequestOptions,
@@ -70,15 +71,7 @@ def serve(
             help="Keep the copy of each connected account fresh; take webhooks of an endpoint for connected accounts.",
         ),
     ] = False,
-    at_once: Annotated[
-        int | None,
-        typer.Option(
-            "--at-once",
-            metavar="N",
-            min=1,
-            help="With --all-accounts, sync N at a time; 4 by default.",
-        ),
-    ] = None,
+    at_once: AtOnce = None,
     triggers: Annotated[
         str | None,
         typer.Option(
