@@ -634,15 +634,15 @@ def test_another_command_that_writes(shell: Shell) -> None:
     assert shell.sync("--state-dir", "state").code == 0
 
 
-def test_waiting_for_another_command(shell: Shell) -> None:
+def test_waiting_for_another_command(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is free again while the second command waits."""
     with open(shell.folder / "stripe_feed.sync.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         in_vain = shell.sync("--state-dir", "state", "--wait", 0.3)
-        timer = threading.Timer(0.3, lambda: fcntl.flock(file, fcntl.LOCK_UN))
-        timer.start()
+        monkeypatch.setattr(
+            "stripe_feed.destination.locks.pause", lambda: fcntl.flock(file, fcntl.LOCK_UN)
+        )
         said = shell.sync("--state-dir", "state", "--wait", 60)
-        timer.join()
 
     refused(
         in_vain,
@@ -724,12 +724,12 @@ def stopped_at(
     def hold(asked: str, parameters: object) -> None:
         if asked == template and next(left, None) == 0:
             arrived.set()
-            go.wait(60)
+            go.wait(300)
 
     shell.box.on_request = hold
     process = shell.spawn(*arguments, first=first)
     try:
-        assert arrived.wait(60), process.communicate(timeout=1)
+        assert arrived.wait(300), process.communicate(timeout=1)
         yield process, go.set
     finally:
         go.set()
