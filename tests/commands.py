@@ -159,9 +159,11 @@ def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
 
 
 @contextmanager
-def holding(file: Path) -> Iterator[int]:
+def holding(file: Path, read_only: bool = False) -> Iterator[int]:
     """Another process that has a DuckDB file open; gives its id."""
-    code = f"import duckdb; c = duckdb.connect({str(file)!r}); print(flush=True); input()"
+    code = (
+        f"import duckdb; c = duckdb.connect({str(file)!r}, {read_only}); print(flush=True); input()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from stripe_feed.delivery.outbox import counts, discard, find, release
 from stripe_feed.errors import Locked, UsageError
+from stripe_feed.feed.feed import open_feed
 from stripe_feed.feed.lookups import NO_LOOKUPS
 from stripe_feed.feed.storage import maintenance
 from stripe_feed.feed.storage.salvage import salvage
@@ -23,7 +25,9 @@ from stripe_feed.triggers.models.model_trigger import MODEL_PRESETS
 from stripe_feed.triggers.models.replay import replay_rows
 from stripe_feed.triggers.models.schedule import ModelSchedule
 from stripe_feed.triggers.run import split_triggers, trigger_loop
+from tests.commands import holding
 from tests.deliveries import NOW, Clock, Scripted, a_trigger, add, once, updates
+from tests.feed_kills import a_copy
 from tests.model_triggers import (
     SELECT_ALL,
     Watched,
@@ -425,6 +429,18 @@ def test_a_copy_that_is_loading_is_read_afterwards_and_an_error_only_after_a_min
     assert at_once.error == "Another process loads."
     feed.is_locked = False
     assert schedule.run([trigger], NOW + 700, waits=False)[0].baseline == 0
+
+
+def test_a_notebook_that_reads_the_copy_holds_no_evaluation_up(tmp_path: Path) -> None:
+    file = tmp_path / "copy.duckdb"
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("create schema stripe; create table stripe.watched (id varchar)")
+        connection.execute("insert into stripe.watched values ('a')")
+    trigger = a_model_trigger(sql="select * from stripe.watched")
+    with open_feed(a_copy(tmp_path)) as feed, holding(file, read_only=True):
+        (result,) = ModelSchedule(feed).run([trigger], NOW, waits=False)
+
+    assert (result.error, result.baseline) == (None, 1)
 
 
 def test_both_kinds_of_triggers_run_side_by_side_and_an_error_is_said_once(

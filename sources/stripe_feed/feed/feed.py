@@ -146,6 +146,7 @@ class Feed:
                 with_client(
                     self._pipeline,
                     lambda client: remote_positions.save(self._store, client, saved_positions),
+                    writes=True,
                 )
         finally:
             self._store.close()
@@ -197,7 +198,7 @@ class Feed:
         """Return what a function reads from the models of the copy, from one state of the database.
 
         The destination is closed again. Raises `SetupError` if there is no copy, if its models need
-        dbt, or if another process loads or holds the DuckDB file for more than `wait` seconds.
+        dbt, or if another process loads, or writes to the DuckDB file, for more than `wait` seconds.
         """
         require_built_in(self._pipeline)
         file = duckdb_path(self._pipeline)
@@ -488,7 +489,9 @@ class Feed:
 
         name = f"stripe-feed {command}"
         with lock_copy(self._pipeline, name), hold_lease(self._pipeline, name):
-            return retry_while_locked(lambda: with_client(self._pipeline, erase), DEFAULT_WAIT)
+            return retry_while_locked(
+                lambda: with_client(self._pipeline, erase, writes=True), DEFAULT_WAIT
+            )
 
 
 def _start_at(place: StartAt) -> StartAt:

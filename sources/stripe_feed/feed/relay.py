@@ -29,6 +29,7 @@ TRANSACTION_ROWS = 500  # lets consumers acknowledge in between
 READ_ROWS = 1_000  # per select: bodies of some kB each are in memory
 MAX_LOADS = 300  # per select
 _DUCKDB_MEMORY = "50MB"  # enough for bodies of some ten kB
+_OTHER_SETTINGS = "different configuration"  # DuckDB, of a file that this process has open
 
 T = TypeVar("T")
 SEQ, LOAD = SOURCE_COLUMNS.index("seq"), SOURCE_COLUMNS.index("_dlt_load_id")
@@ -66,39 +67,44 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
     file = duckdb_path(pipeline)
     if file is not None and not file.exists():  # dlt would make it
         return 0
-    return with_client(pipeline, lambda client: relay(store, client))
+    erases = store.query("select 1 from forgotten union all select 1 from erased limit 1")
+    return with_client(pipeline, lambda client: relay(store, client), writes=bool(erases))
 
 
-def with_client(pipeline: Any, work: Callable[[Any], T]) -> T:
+def with_client(pipeline: Any, work: Callable[[Any], T], writes: bool = False) -> T:
     """Run repeatable work with a SQL client of the destination, and close the client.
 
-    DuckDB gets little memory; if that is too little, the work runs once more without a limit.
-    Raises `Locked` or another `SetupError` if the destination cannot be opened.
+    A DuckDB file is opened read-only unless the work `writes`: others can read it meanwhile. It
+    gets little memory; if that is too little, the work runs once more without a limit. Raises
+    `Locked` or another `SetupError` if the destination cannot be opened.
     """
     try:
-        with _sql_client(pipeline, _DUCKDB_MEMORY) as client:
+        with _sql_client(pipeline, writes, _DUCKDB_MEMORY) as client:
             return work(client)
     except Exception as fault:
         if not any(type(cause).__name__ == "OutOfMemoryException" for cause in _causes(fault)):
             raise
-    with _sql_client(pipeline, None) as client:
+    with _sql_client(pipeline, writes, None) as client:
         return work(client)
 
 
 @contextmanager
-def _sql_client(pipeline: Any, memory: str | None) -> Iterator[Any]:
+def _sql_client(pipeline: Any, writes: bool, memory: str | None) -> Iterator[Any]:
     """Open a SQL client of the destination. Raises `Locked` or another `SetupError`; the driver's
     text is not shown, for it can hold a password.
     """
     file = duckdb_path(pipeline)
     try:
         client = pipeline.sql_client()
-        client.open_connection()
+        if file is None or writes:
+            client.open_connection()
+        else:
+            _open_read_only(client)
     except Exception as fault:
-        text = " ".join(str(cause) for cause in _causes(fault))
+        text = _text_of(fault)
         if file is None:
             raise connection_error(pipeline, fault) from None
-        if "different configuration" in text:
+        if _OTHER_SETTINGS in text:
             raise Locked(
                 f"{file.name} is already open in this process with other settings. Close that connection."
             ) from None
@@ -108,6 +114,23 @@ def _sql_client(pipeline: Any, memory: str | None) -> Iterator[Any]:
             yield client
     finally:
         client.close_connection()
+
+
+def _open_read_only(client: Any) -> None:
+    """Open a client of DuckDB for reading; or as this process has the file open already, since all
+    its connections to a file are of one kind.
+    """
+    was_read_only = client.credentials.read_only
+    client.credentials.read_only = True
+    try:
+        client.open_connection()
+    except Exception as fault:
+        client.credentials.read_only = was_read_only
+        if _OTHER_SETTINGS not in _text_of(fault):
+            raise
+        client.open_connection()
+    finally:
+        client.credentials.read_only = was_read_only
 
 
 @contextmanager
@@ -125,6 +148,10 @@ def _limit_memory(client: Any, memory: str) -> Iterator[None]:
     finally:
         client.execute_sql(f"set memory_limit = '{limit}'")
         client.execute_sql(f"set threads = {threads}")
+
+
+def _text_of(fault: BaseException) -> str:
+    return " ".join(str(cause) for cause in _causes(fault))
 
 
 def _causes(fault: BaseException | None) -> Iterator[BaseException]:
