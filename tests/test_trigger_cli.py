@@ -615,6 +615,18 @@ def test_a_trigger_on_a_model_is_checked_tried_evaluated_listed_and_explained(fo
     (listed,) = objects(run("triggers", "list", "--json", folder=folder))
     assert (listed["fired"], listed["rows"], listed["state"]) == (1, 2, "on")
     assert " 2 rows at 20" in run("triggers", "list", folder=folder).out
+    assert re.search(
+        r"^trigger late \(on\): fired 1, last 20.*, 1 sent, 2 rows at 20.*$",
+        run("status", folder=folder).out,
+        re.MULTILINE,
+    )
+    (copied,) = objects(run("status", "--json", folder=folder))
+    stated = objects(run("triggers", "list", "--json", folder=folder))
+    assert copied["triggers"] == [
+        {name: one[name] for name in one if name not in ("waits_for", "receiver")}
+        for one in stated
+        if one["rows"] is not None
+    ]
     for id in ("in_1", json.loads(told)["meta"]["change_id"]):
         assert (
             "late: fired; its message is sent." in run("triggers", "explain", id, folder=folder).out

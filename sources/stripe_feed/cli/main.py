@@ -419,11 +419,13 @@ def status(
     wait: Wait = DEFAULT_WAIT,
     json: Json = False,
 ) -> None:
-    """Show the tables, cursors and freshness of the copy, and where its files are."""
+    """Show the tables, cursors and freshness of the copy, its triggers, and where its files are."""
     from ..destination import read
     from . import output
+    from .trigger_output import stored_triggers
 
-    output.print_status(read.copy_status(**copy.arguments(), wait=wait), json)
+    found = read.copy_status(**copy.arguments(), wait=wait)
+    output.print_status(found, stored_triggers(found.feed_store), json)
 
 
 @_command

@@ -11,8 +11,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -429,17 +430,17 @@ def print_findings(findings: Iterable[Finding], json: bool) -> list[Finding]:
     return printed
 
 
-def print_status(status: CopyStatus, json: bool) -> None:
-    """Print the content and the freshness of the copy."""
+def print_status(status: CopyStatus, triggers: Sequence[Mapping[str, Any]], json: bool) -> None:
+    """Print the content and the freshness of the copy, and the state of its triggers."""
     if json:
-        print_json(status)
+        print_json({**asdict(status), "triggers": triggers})
     elif status.account_id is None and not status.tables:
         echo_err("Nothing is loaded yet. Run `stripe-feed sync`.")
     else:
-        _print_status(status)
+        _print_status(status, triggers)
 
 
-def _print_status(status: CopyStatus) -> None:
+def _print_status(status: CopyStatus, triggers: Sequence[Mapping[str, Any]]) -> None:
     mode = {None: "unknown", True: "live", False: "test"}[status.livemode]
     console = console_out()
     console.print(
@@ -458,11 +459,27 @@ def _print_status(status: CopyStatus) -> None:
     console.print(
         make_table(["resource", "listed up to (UTC)", "still to list", "events up to (UTC)"], rows)
     )
+    for trigger in triggers:
+        text = f"trigger {trigger['trigger']} ({trigger['state']}): {format_firings(trigger)}"
+        console.print(escape_control(text))
     for label, path in (
         ("feed store", status.feed_store),
         ("dlt's working folder", status.working_folder),
     ):
         console.print(escape_control(f"{label}: {path}"), soft_wrap=True)
+
+
+def format_firings(record: Mapping[str, Any]) -> str:
+    """How often a trigger fired, its messages, and how far it is, as text."""
+    parts = [f"fired {record['fired']:,}"]
+    if record["last_fired"]:
+        parts.append(f"last {record['last_fired']}")
+    parts += [f"{count:,} {state}" for state, count in sorted(record["messages"].items())]
+    if record["evaluated"]:
+        parts.append(f"{record['rows']:,} rows at {record['evaluated']}")
+    if record["behind"]:
+        parts.append(f"{record['behind']:,} changes behind")
+    return ", ".join(parts)
 
 
 def _format_left(seconds: int) -> str:

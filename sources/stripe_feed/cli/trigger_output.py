@@ -6,17 +6,28 @@ import json as json_text
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .output import console_out, echo_err, escape_control, format_time, make_table, print_json
+from .output import (
+    console_out,
+    echo_err,
+    escape_control,
+    format_firings,
+    format_time,
+    make_table,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from ..delivery.worker import DeliveryReport
     from ..triggers.backtest import BacktestReport, SampleMessage
     from ..triggers.engine import Explanation, TriggerResult
     from ..triggers.models.explain import RowTrial
+    from ..triggers.states import TriggerState
 
 
 def print_records(records: Sequence[Mapping[str, Any]], json: bool) -> None:
@@ -41,16 +52,50 @@ def print_triggers(triggers: Sequence[Mapping[str, Any]], json: bool) -> None:
         return
     for trigger in triggers:
         line = "{trigger} ({state}): {waits_for} -> {receiver}".format_map(trigger)
-        sys.stdout.write(f"{escape_control(line)}\n")
-        parts = [f"fired {trigger['fired']:,}"]
-        if trigger["last_fired"]:
-            parts.append(f"last {trigger['last_fired']}")
-        parts += [f"{count:,} {state}" for state, count in sorted(trigger["messages"].items())]
-        if trigger["evaluated"]:
-            parts.append(f"{trigger['rows']:,} rows at {trigger['evaluated']}")
-        if trigger["behind"]:
-            parts.append(f"{trigger['behind']:,} changes behind")
-        sys.stdout.write(f"  {', '.join(parts)}\n")
+        sys.stdout.write(f"{escape_control(line)}\n  {format_firings(trigger)}\n")
+
+
+def state_record(state: TriggerState) -> dict[str, Any]:
+    """What the store knows of a trigger, with `state`: held, disabled, failing, on, or new if it never
+    ran.
+    """
+    if state.held:
+        described = f"held: {state.held}"
+    elif state.disabled:
+        described = f"disabled: {state.disabled}"
+    elif state.failing_since:
+        described = f"failing since {format_time(int(state.failing_since))}"
+    else:
+        described = "on" if state.is_known else "new"
+    fired_at, evaluated_at = state.fired_at, state.evaluated_at
+    return {
+        "trigger": state.trigger,
+        "state": described,
+        "fired": state.fired,
+        "last_fired": None if fired_at is None else format_time(int(fired_at)),
+        "behind": state.behind,
+        "rows": state.rows,
+        "evaluated": None if evaluated_at is None else format_time(int(evaluated_at)),
+        "messages": state.messages,
+    }
+
+
+def stored_triggers(file: str | None) -> list[dict[str, Any]]:
+    """What a feed store knows of its triggers; none if there is no file. A store that cannot be read
+    is said.
+    """
+    from ..errors import StripeFeedError
+    from ..feed.storage.store import FeedStore
+    from ..triggers.states import trigger_states
+
+    if file is None or not Path(file).exists():
+        return []
+    try:
+        with FeedStore(file) as store:
+            return [state_record(one) for one in trigger_states(store, time.time()).values()]
+    except StripeFeedError as fault:
+        echo_err(str(fault))
+        return []
 
 
 def print_backtest(report: BacktestReport, json: bool) -> None:

@@ -5,6 +5,7 @@ to stderr.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,55 +97,29 @@ def show(
     """Show each trigger: its condition, how often it fired, and its waiting, held and failed
     messages.
     """
-    from ..delivery.outbox import counts
     from ..triggers.config import read_triggers
-    from ..triggers.models.evaluate import watched_rows
-    from .output import format_time
-    from .trigger_output import print_triggers
+    from ..triggers.states import TriggerState, trigger_states
+    from .trigger_output import print_triggers, state_record
 
-    records = []
     with open_feed_for_cli(copy, allow_empty=True) as feed:
-        lags, messages = {lag.consumer: lag for lag in feed.lag()}, counts(feed.store)
-        configured, watched = read_triggers(triggers), watched_rows(feed.store)
-        by_name = {trigger.name: trigger for trigger in configured}
-        for name in (*by_name, *orphans(messages, configured)):
-            sql = (
-                "select fired, fired_at, held, disabled, failing_since from triggers where name = ?"
-            )
-            rows = feed.store.query(sql, name)
-            fired, at, held, disabled, failing = rows[0] if rows else (0, None, None, None, None)
-            lag, trigger = lags.get(f"trigger:{name}"), by_name.get(name)
-            records.append(
-                {
-                    "trigger": name,
-                    "waits_for": describe(trigger) if trigger else "nothing",
-                    "receiver": trigger.deliver.shown if trigger else "none",
-                    "fired": fired,
-                    "last_fired": None if at is None else format_time(int(at)),
-                    "behind": lag.behind if lag else None,
-                    "rows": watched[name][0] if name in watched else None,
-                    "evaluated": format_time(int(watched[name][1])) if name in watched else None,
-                    "messages": messages.get(name, {}),
-                    "state": "not in the file"
-                    if trigger is None
-                    else describe_state(bool(rows), held, disabled, failing),
-                }
-            )
+        configured, states = read_triggers(triggers), trigger_states(feed.store, time.time())
+    messages = {name: state.messages for name, state in states.items()}
+    records: list[dict[str, Any]] = [
+        {
+            **state_record(states.get(trigger.name, TriggerState(trigger.name))),
+            "waits_for": describe(trigger),
+            "receiver": trigger.deliver.shown,
+        }
+        for trigger in configured
+    ]
+    removed: dict[str, Any] = {
+        "waits_for": "nothing",
+        "receiver": "none",
+        "state": "not in the file",
+    }
+    records += [state_record(states[name]) | removed for name in orphans(messages, configured)]
     print_triggers(records, json)
     warn_orphans(messages, configured)
-
-
-def describe_state(is_known: bool, held: Any, disabled: Any, failing: Any) -> str:
-    """The state of a trigger: held, disabled, failing, on, or new if it never ran."""
-    from .output import format_time
-
-    if held:
-        return f"held: {held}"
-    if disabled:
-        return f"disabled: {disabled}"
-    if failing:
-        return f"failing since {format_time(int(failing))}"
-    return "on" if is_known else "new"
 
 
 def orphans(
