@@ -4,12 +4,9 @@ runs it.
 
 from __future__ import annotations
 
-import copy
-import functools
 import gc
 import ipaddress
 import logging
-import marshal
 import os
 import shutil
 import signal
@@ -18,11 +15,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests import quick_dlt
 from tests.broad import BROAD
 
 FOREIGN = (
@@ -71,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option, "numprocesses", None
     ):  # the process that starts workers keeps the folder they look from
         os.chdir(home)
-        _remember_type_hints()
+        quick_dlt.install()
     _only_loopback()
 
 
@@ -200,77 +197,6 @@ def _only_loopback() -> None:
     for name in ("connect", "connect_ex"):
         setattr(socket.socket, name, guarded(getattr(socket.socket, name), peer))
     setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, named))  # noqa: B010  (mypy refuses the assignment)
-
-
-def _remember_type_hints() -> None:
-    """dlt asks the same of its types a hundred thousand times in a run, a fifth of its time; the
-    answers never change. It also writes a text of metrics that no test reads, in plain Python, and
-    copies its schemas, plain dicts, node by node.
-    """
-    import yaml
-    from dlt.common import typing as questions
-    from dlt.common import validation  # imports them by name
-    from dlt.common.configuration.specs import base_configuration
-    from dlt.common.schema import schema
-    from dlt.common.schema import utils as schema_utils
-    from dlt.extract import extract
-
-    for name in (
-        "get_type_hints",
-        "get_origin",
-        "get_args",
-        "is_union_type",
-        "is_optional_type",
-        "is_literal_type",
-        "is_list_generic_type",
-        "is_dict_generic_type",
-        "is_typeddict",
-        "is_newtype_type",
-        "is_subclass",
-        "is_generic_alias",
-        "extract_inner_type",
-        "extract_type_if_modifier",
-    ):
-        asked: Callable[..., Any] = vars(questions)[name]
-        for module in (questions, validation):
-            if vars(module).get(name) is asked:
-                setattr(module, name, _remembered(asked))
-    for name in ("is_secret_hint", "extract_inner_hint", "is_credentials_inner_hint"):
-        asked = vars(base_configuration)[name]
-        answer = _remembered(asked)
-        for module in [m for key, m in list(sys.modules.items()) if key.startswith("dlt.")]:
-            if vars(module).get(name) is asked:
-                setattr(module, name, answer)
-    for module in (schema, schema_utils):
-        setattr(module, "deepcopy", _copied)  # noqa: B010  (mypy refuses the assignment)
-    if hasattr(yaml, "CDumper"):
-        dump = functools.partial(yaml.dump, Dumper=yaml.CDumper)
-        setattr(extract, "yaml", SimpleNamespace(dump=dump))  # noqa: B010  (mypy refuses the assignment)
-
-
-def _copied(value: Any) -> Any:
-    """A deep copy; of what is not only dicts, lists and plain values, the slow way."""
-    try:
-        return marshal.loads(marshal.dumps(value))
-    except ValueError:
-        return copy.deepcopy(value)
-
-
-def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[Any, Any] = {}
-
-    @functools.wraps(ask)
-    def answer(*about: Any, **options: Any) -> Any:
-        key = (about, tuple(sorted(options.items())))
-        try:
-            return known[key]
-        except KeyError:
-            known[key] = ask(*about, **options)
-            return known[key]
-        except TypeError:  # not hashable
-            return ask(*about, **options)
-
-    return answer
 
 
 def _is_loopback(host: object) -> bool:

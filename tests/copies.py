@@ -7,10 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 from dlt.extract import DltSource
@@ -38,19 +39,24 @@ PERMISSIONS = frozenset(row.permission for row in CORE.values()) | {
 
 @contextmanager
 def held_open(file: Path) -> Iterator[None]:
-    """Keep a DuckDB file open that is there already: a run opens it a dozen times, 30 ms of CPU
+    """Keep a DuckDB file open from its first opening on: a run opens it a dozen times, 30 ms of CPU
     each, and the first time it is this one's copy in memory that all others share.
     """
-    if not file.is_file():
-        yield
-        return
-    try:
-        held = duckdb.connect(str(file))
-    except duckdb.Error:  # another process has it, or it is none: the test is about that
-        yield
-        return
-    with closing(held):
-        yield
+    connect, held = duckdb.connect, list[duckdb.DuckDBPyConnection]()
+
+    def connect_and_hold(database: Any = ":memory:", *args: Any, **options: Any) -> Any:
+        opened = connect(database, *args, **options)
+        if not held and str(database) == str(file):
+            with suppress(duckdb.Error):  # opened for reading only, or in another way
+                held.append(connect(str(file)))
+        return opened
+
+    with patch.object(duckdb, "connect", connect_and_hold):
+        try:
+            yield
+        finally:
+            for one in held:
+                one.close()
 
 
 @dataclass

@@ -40,13 +40,15 @@ class Verdict(NamedTuple):
 
 
 def copy_with(folder: Path, mutant: Mutant | None) -> Path:
-    """A copy of the package, with the mistake in it; returns what goes before everything else on
-    Python's path.
+    """A copy of the package and of what was compiled of it, with the mistake in it; returns what goes
+    before everything else on Python's path.
     """
-    shutil.copytree(PACKAGE, folder / "stripe_feed", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, folder / "stripe_feed")  # with the times, by which Python compares
     if mutant is not None:
         file = folder / "stripe_feed" / mutant.file
         file.write_text(file.read_text().replace(mutant.old, mutant.new))
+        for compiled in file.parent.glob(f"__pycache__/{file.stem}.*.pyc"):
+            compiled.unlink()
     return folder
 
 
