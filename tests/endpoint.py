@@ -100,11 +100,14 @@ class Tokens:
     tokens_taken: list[str] = field(default_factory=list)
     closed: bool = False
 
-    def ready_in(self, endpoint: str) -> float:
-        return self.waits.pop() if self.waits else 0.0
-
-    def take_token(self, endpoint: str) -> None:
+    def take_token(self, endpoint: str) -> float:
+        if self.waits:
+            return self.waits.pop()
         self.tokens_taken.append(endpoint)
+        return 0.0
+
+    def return_token(self, endpoint: str) -> None:
+        self.tokens_taken.remove(endpoint)
 
     def close(self) -> None:
         self.closed = True

@@ -418,12 +418,12 @@ def test_writes_have_rate_limits_of_their_own() -> None:
 
 def test_all_searches_share_one_limit() -> None:
     limiter = RateLimiter(100.0, 20.0, 8, 0.0)
-    while limiter.ready_in("/v1/customers/search", 0.0) <= 0:
-        limiter.take("/v1/customers/search", 0.0)
+    while limiter.take("/v1/customers/search", 0.0) <= 0:
+        pass
 
-    assert limiter.ready_in("/v1/prices/search", 0.0) > 0
+    assert limiter.take("/v1/prices/search", 0.0) > 0
     assert limiter.endpoints["search"].rate == pytest.approx(SEARCH_RPS, rel=0.02)
-    assert limiter.ready_in("/v1/prices", 0.0) <= 0
+    assert limiter.take("/v1/prices", 0.0) <= 0
 
 
 def test_an_empty_form_is_an_empty_body() -> None:

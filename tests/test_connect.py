@@ -339,15 +339,16 @@ def test_a_message_names_the_account_it_is_about(
 
 
 def test_accounts_share_a_budget() -> None:
-    """And each has its own."""
+    """And each has its own. Taking is one step: another thread's turn cannot come in between."""
     shared = SharedBudget(100, 0.0)
     one, other = (RateLimiter(100, 20, 4, 0.0, shared, id) for id in ("acct_1", "acct_2"))
     for n in range(15):
-        one.take(f"/v1/{n}", 0.0)
+        assert one.take(f"/v1/{n}", 0.0) == 0.0
 
     assert other.account.ready_in(0.0) == 0.0
-    assert other.ready_in("/v1/customers", 0.0) == pytest.approx(1 / (100 * SAFETY))
-    assert other.ready_in("/v1/customers", 1.0) == 0.0
+    assert other.take("/v1/customers", 0.0) == pytest.approx(1 / (100 * SAFETY))
+    assert other.account.tokens == other.account.burst  # it took none of its own either
+    assert other.take("/v1/customers", 1.0) == 0.0
 
 
 def test_a_429_of_one_account_slows_no_other() -> None:

@@ -362,10 +362,11 @@ def simulate(endpoint: Endpoint, in_flight: int, seed: int) -> Cost:
     now = 0.0
     kept = 0
     while not planner.finished:
-        wait = limiter.ready_in("customers", now)
+        wait = limiter.take("customers", now) if len(answers) < in_flight else 0.0
         ask = planner.next_request() if wait <= 0 and len(answers) < in_flight else None
+        if wait <= 0 and len(answers) < in_flight and ask is None:
+            limiter.give_back("customers", now)
         if ask is not None:
-            limiter.take("customers", now)
             heapq.heappush(answers, (now + LATENCY + dice.uniform(-0.02, 0.02), next(order), ask))
             continue
         due = answers[0][0] if answers else float("inf")

@@ -181,11 +181,12 @@ def test_the_account_and_the_endpoint_both_need_a_token() -> None:
     for _ in range(3):
         budget.take(ENDPOINT, 0.0)
 
-    assert budget.ready_in(ENDPOINT, 0.0) == pytest.approx(1 / (20 * SAFETY))
-    assert budget.ready_in(OTHER, 0.0) == 0.0
+    assert budget.take(ENDPOINT, 0.0) == pytest.approx(1 / (20 * SAFETY))
+    assert budget.take(OTHER, 0.0) == 0.0
+    budget.give_back(OTHER, 0.0)
     for _ in range(12):
         budget.account.take(0.0)
-    assert budget.ready_in(OTHER, 0.0) == pytest.approx(1 / (100 * SAFETY))
+    assert budget.take(OTHER, 0.0) == pytest.approx(1 / (100 * SAFETY))
 
 
 @pytest.mark.parametrize(
@@ -329,13 +330,12 @@ def simulate(
         while (
             not rest[0] <= now < rest[1]
             and under_way < in_flight
-            and budget.ready_in(ENDPOINT, now) <= 0
+            and budget.take(ENDPOINT, now) <= 0
         ):
-            budget.take(ENDPOINT, now)
             under_way += 1
             at(now + 0.02 + dice.expovariate(1 / 0.02), "server")
         if what == "client":
-            at(now + max(budget.ready_in(ENDPOINT, now), 0.002), "client")
+            at(now + max(budget.endpoints[ENDPOINT].ready_in(now), 0.002), "client")
     return Outcome(times, refused)
 
 

@@ -411,15 +411,17 @@ class Api:
         self.advance_clock(body.created or 0)
         return Account(body.id, self.live, body.created or 0)
 
-    def ready_in(self, endpoint: str) -> float:
-        """Seconds until the rate limits allow a request to this endpoint."""
+    def take_token(self, endpoint: str) -> float:
+        """Take the tokens for one request that is then sent with `token_taken=True`, and return 0; or
+        take none, and return the seconds until the rate limits allow it.
+        """
         with self._lock:
-            return self._limiter.ready_in(endpoint, self.clock.monotonic())
+            return self._limiter.take(endpoint, self.clock.monotonic())
 
-    def take_token(self, endpoint: str) -> None:
-        """Take the tokens for one request that is then sent with `token_taken=True`."""
+    def return_token(self, endpoint: str) -> None:
+        """Return the tokens of a request that is not sent after all."""
         with self._lock:
-            self._limiter.take(endpoint, self.clock.monotonic())
+            self._limiter.give_back(endpoint, self.clock.monotonic())
 
     @property
     def in_flight_ceiling(self) -> int:
@@ -484,9 +486,8 @@ class Api:
         while True:
             with self._lock:
                 now = self.clock.monotonic()
-                wait = limiter.ready_in(endpoint, now)
+                wait = limiter.take(endpoint, now)
                 if wait <= 0:
-                    limiter.take(endpoint, now)
                     return
             if now >= give_up_at:
                 raise last_error or RateLimited(

@@ -62,6 +62,10 @@ class TokenBucket:
         self._refill(now)
         self.tokens -= 1.0
 
+    def give_back(self) -> None:
+        """Return a token that was not used."""
+        self.tokens += 1.0
+
     def limited(self, now: float) -> None:
         """Lower the rate after a 429: slightly, at most once a second; if many came within the last
         second, to the number of successes in it.
@@ -124,15 +128,18 @@ class SharedBudget:
         self.limited_at: dict[str, float] = {}  # by account
         self._lock = threading.Lock()
 
-    def ready_in(self, now: float) -> float:
-        """Seconds until a token is available; 0 if one is."""
+    def take(self, now: float) -> float:
+        """Use one token if there is one, and return 0; else return the seconds until there is."""
         with self._lock:
-            return self.bucket.ready_in(now)
+            wait = self.bucket.ready_in(now)
+            if wait <= 0:
+                self.bucket.take(now)
+            return wait
 
-    def take(self, now: float) -> None:
-        """Use one token."""
+    def give_back(self) -> None:
+        """Return a token that was not used."""
         with self._lock:
-            self.bucket.take(now)
+            self.bucket.give_back()
 
     def succeeded(self, now: float) -> None:
         """Record a success."""
@@ -171,17 +178,25 @@ class RateLimiter:
         self.in_flight_ceiling = in_flight
         self.lowered_at = now
 
-    def ready_in(self, endpoint: str, now: float) -> float:
-        """Seconds until all buckets have a token for this endpoint."""
-        own = max(self.account.ready_in(now), self._bucket(endpoint, now).ready_in(now))
-        return own if self.shared is None else max(own, self.shared.ready_in(now))
+    def take(self, endpoint: str, now: float) -> float:
+        """Use one token of each bucket if all have one, and return 0; else use none, and return the
+        seconds to wait before the next attempt.
+        """
+        bucket = self._bucket(endpoint, now)
+        wait = max(self.account.ready_in(now), bucket.ready_in(now))
+        if wait <= 0 and self.shared is not None:
+            wait = self.shared.take(now)
+        if wait <= 0:
+            self.account.take(now)
+            bucket.take(now)
+        return wait
 
-    def take(self, endpoint: str, now: float) -> None:
-        """Use one token of each bucket."""
-        self.account.take(now)
+    def give_back(self, endpoint: str, now: float) -> None:
+        """Return the tokens of a request that was not sent."""
+        self.account.give_back()
+        self._bucket(endpoint, now).give_back()
         if self.shared is not None:
-            self.shared.take(now)
-        self._bucket(endpoint, now).take(now)
+            self.shared.give_back()
 
     def succeeded(self, endpoint: str, now: float) -> None:
         """Record a success."""

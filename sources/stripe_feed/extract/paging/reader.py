@@ -240,14 +240,14 @@ class PageReader:
             if walk is None:
                 continue
             endpoint = endpoint_name(listing.path)
-            ready_in = self.api.ready_in(endpoint)
+            ready_in = self.api.take_token(endpoint)
             if ready_in > 0:
                 wait = ready_in if wait is None else min(wait, ready_in)
                 continue
             request = listing.walks[walk].next_request()
             if request is not None:
-                self.api.take_token(endpoint)
                 return (listing, walk, request), None
+            self.api.return_token(endpoint)
         return None, wait
 
     def _open_listings(self) -> list[Listing[Any]]:
