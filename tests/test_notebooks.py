@@ -15,6 +15,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from stripe_feed.sandbox import Sandbox
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -132,6 +134,26 @@ def test_those_about_models_say_over_one_copy_what_is_committed(tmp_path: Path) 
 
     assert words(together) == committed, "execute them anew: python tests/test_notebooks.py"
     assert all(picture.startswith(PNG) for picture in pictures(together))
+
+
+@pytest.mark.broad
+def test_those_about_models_say_of_an_empty_account_that_there_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Sandbox(customers=0, invoices=0, subscriptions=0, products=0)
+    for path in MODELS:
+        notebook = read(path)
+        for cell in notebook.cells:
+            cell.source = cell.source.replace('ACCOUNT = "sandbox"', 'ACCOUNT = "mine"')
+        with box.serve() as url:
+            monkeypatch.setenv("STRIPE_API_BASE", url)
+            monkeypatch.setenv("STRIPE_SECRET_KEY", box.key)
+
+            execute(notebook, tmp_path)
+
+        assert len(words(notebook)) == len(words(read(path)))
+        assert all(said.endswith(".'") for said in words(notebook)), words(notebook)
+    assert (tmp_path / "stripe_feed.duckdb").exists()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ What is not observed is hatched: once if invoices told it, crosswise if it is as
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -50,6 +52,7 @@ _CONFIG = {
     },
 }
 _GRID_COLOR = {"condition": {"test": "datum.value == 0", "value": _SOFT}, "value": _LINE}
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _HATCH = "url(#hatch-{})"  # defined by `chart_svg`
 _HATCHES = """<defs>\
 <pattern id="hatch-invoice" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
@@ -186,8 +189,25 @@ def chart_png(chart: alt.LayerChart, scale: float = 2) -> bytes:
     """Render a chart as a PNG, `scale` pixels for each of the drawing's."""
     import vl_convert
 
-    image: bytes = vl_convert.svg_to_png(chart_svg(chart), scale=scale)
-    return image
+    return _compressed(vl_convert.svg_to_png(chart_svg(chart), scale=scale))
+
+
+def _compressed(png: bytes) -> bytes:
+    """The same PNG in a fifth of the bytes: vl-convert compresses for speed."""
+    at, kept, data = len(_PNG_START), [_PNG_START], b""
+    while at < len(png):
+        size, kind = struct.unpack_from(">I4s", png, at)
+        if kind == b"IDAT":
+            data += png[at + 8 : at + 8 + size]
+        elif kind == b"IEND":
+            body = b"IDAT" + zlib.compress(zlib.decompress(data), 9)
+            kept.append(
+                struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+            )
+        if kind != b"IDAT":
+            kept.append(png[at : at + 12 + size])
+        at += 12 + size
+    return b"".join(kept)
 
 
 def _values(rows: ChartRows, currency: str, amount: str) -> list[dict[str, Any]]:
