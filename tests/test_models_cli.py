@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stripe_feed.cli.main import app
-from stripe_feed.cli.models.printing import MODEL_GROUPS
+from stripe_feed.cli.models.printing import MODEL_GROUPS, print_counts
 from stripe_feed.extract.options import resource_names
 from stripe_feed.models.explain import column_lineage
 from stripe_feed.models.render import PROJECT_FOLDER, ModelTarget, load_project, render_models
+from stripe_feed.models.run import ModelResult
 from stripe_feed.resources import CHANGES
 from stripe_feed.resources.groups import tables_filled_by
 from tests.raw_tables import empty_tables, one_subscription
@@ -65,6 +66,23 @@ def rows(*arguments: str) -> list[Any]:
     done = models(*arguments, "--json")
     assert done.exit_code == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_sync_says_in_one_line_what_became_of_the_models(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reason = "the table coupons is not loaded"
+    results = [
+        ModelResult("mrr_items", "table", "built"),
+        ModelResult("customers_360", "view", "unchanged"),
+        ModelResult("mrr_discounts", "table", "left out", reason, missing="coupons"),
+    ]
+    print_counts(results, names_what_is_left_out=False)
+
+    counts = "1 model built, 1 unchanged"
+    assert capsys.readouterr().err == f"{counts}, 1 left out: `stripe-feed models list` says why.\n"
+    print_counts(results)
+    assert capsys.readouterr().err.startswith(f"{counts}.\nmrr_discounts: {reason}.\n")
 
 
 @pytest.mark.usefixtures("built")

@@ -268,7 +268,7 @@ def test_figures_whose_tables_are_not_loaded_are_left_out_with_the_reason(made: 
     done = run("--html", "report.html", "--no-build")
 
     assert done.exit_code == 0, done.stderr
-    assert "models are stale" in done.stderr
+    assert "models stale" in done.stderr
     assert "No subscriptions and no invoices yet." in read_page(Path("report.html")).text
 
     done = run(

@@ -22,7 +22,7 @@ from ..resources import CHANGES
 from . import command as cli_command
 from .action import action, forget
 from .feed import feed_app
-from .models.commands import build_after_sync, models_app
+from .models.commands import build_after_sync, models_app, require_built_in_models
 from .models.report import report
 from .options import (
     AT_ONCE_NEEDS_ACCOUNTS,
@@ -240,11 +240,14 @@ def sync(
     if is_dry_run:
         output.print_plan(dry_run(**options), json)
         return
+    local_copy = LocalCopyOptions(**asdict(copy), state_dir=state_dir)
+    if models:
+        require_built_in_models(local_copy)
     with Progress(output.console_err(), quiet) as progress:
         done = sync(**options, **limits, watch=progress.watch)
     output.print_sync_result(done, json, quiet, **copy.arguments())
     if models:
-        build_after_sync(LocalCopyOptions(**asdict(copy), state_dir=state_dir), wait)
+        build_after_sync(local_copy, wait)
     _warn_or_raise(done, options["resources"])
 
 

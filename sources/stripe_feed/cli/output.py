@@ -63,6 +63,11 @@ def echo_err(line: str) -> None:
         silence(sys.stderr)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, which takes an s unless it is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def log_line(line: str, at: float | None = None) -> None:
     """Write one log line to stderr, with its time unless stderr is a terminal. `at`: Unix seconds;
     now by default.

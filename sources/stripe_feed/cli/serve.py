@@ -15,6 +15,7 @@ import typer
 from ..destination.place import DEFAULT_DATASET
 from ..errors import PartlyDone, SetupError, UsageError
 from .command import command
+from .models.commands import require_built_in_models
 from .options import (
     AT_ONCE_NEEDS_ACCOUNTS,
     AtOnce,
@@ -116,6 +117,8 @@ def serve(
         )
     if at_once is not None:
         raise UsageError(AT_ONCE_NEEDS_ACCOUNTS)
+    if models:
+        require_built_in_models(copy)
     from ..feed.consumers import parse_duration
     from ..server.service import run_service
     from ..triggers.config import DEFAULT_FILE, read_triggers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...destination.locks import DEFAULT_WAIT
-from ...errors import CopyDiffers, PartlyDone, StripeFeedError, UsageError
+from ...errors import CopyDiffers, PartlyDone, SetupError, StripeFeedError, UsageError
 from ..command import command
 from ..options import CopyOptions, Json, LocalCopyOptions, Wait
 
@@ -121,16 +121,29 @@ def note_build(copy: LocalCopyOptions) -> None:
             feed.note_models_built()
 
 
+def require_built_in_models(copy: LocalCopyOptions) -> None:
+    """Raise `UsageError` if the models of this destination need dbt: before anything is loaded."""
+    from ...destination.pipeline import dlt_settings, open_pipeline
+    from ...models.copies import require_built_in
+
+    with dlt_settings():
+        pipeline = open_pipeline(**copy.arguments())
+    try:
+        require_built_in(pipeline)
+    except SetupError as fault:
+        raise UsageError(f"Leave out --models: {fault}") from None
+
+
 def build_after_sync(copy: LocalCopyOptions, wait: float) -> None:
-    """Build what is stale and say on stderr what was done. Raises `StripeFeedError` if models
-    failed; what is left out is in the result of the sync already.
+    """Build what is stale and say on stderr in one line what was done. Raises `StripeFeedError` if
+    models failed; what is left out is in the result of the sync already.
     """
     from ...models.copies import build_copy_models
-    from .printing import summarize
+    from .printing import print_counts
 
     results = build_copy_models(**copy.arguments(), wait=wait)
     note_build(copy)
-    summarize(results)
+    print_counts(results, names_what_is_left_out=False)
     raise_if_failed(results)
 
 

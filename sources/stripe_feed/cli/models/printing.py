@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..output import (
     console_out,
+    counted,
     echo_err,
     escape_control,
     format_time,
@@ -48,16 +49,23 @@ def print_results(results: Sequence[ModelResult], json: bool) -> None:
     if built:
         rows = [(r.name, r.kind, r.rows, f"{r.seconds:.2f}") for r in built]
         console_out().print(make_table(["built", "kind", "rows", "seconds"], rows))
-    summarize(results)
+    print_counts(results)
 
 
-def summarize(results: Sequence[ModelResult]) -> None:
-    """Print on stderr how many models were built, and why some were not."""
+def print_counts(results: Sequence[ModelResult], names_what_is_left_out: bool = True) -> None:
+    """Print on stderr how many models were built, and why some were not. Without the names, what is
+    left out is part of the first line: it is the same after each sync.
+    """
     built = sum(r.status == "built" for r in results)
     unchanged = sum(r.status == "unchanged" for r in results)
-    echo_err(f"{built} models built, {unchanged} unchanged.")
+    left_out = {r.name: r.reason for r in results if r.status == "left out"}
+    line = f"{counted(built, 'model')} built, {unchanged} unchanged"
+    if left_out and not names_what_is_left_out:
+        line += f", {len(left_out)} left out: `stripe-feed models list` says why"
+    echo_err(f"{line}.")
     print_reasons({r.name: r.reason for r in results if r.status == "failed"})
-    _print_left_out({r.name: r.reason for r in results if r.status == "left out"})
+    if names_what_is_left_out:
+        _print_left_out(left_out)
 
 
 def _print_left_out(reasons: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from ...destination.locks import DEFAULT_WAIT
 from ..options import LocalCopyOptions, Wait, split_names
-from ..output import console_out, echo_err, escape_control
+from ..output import console_out, counted, echo_err, escape_control
 from .commands import Variables, note_build, parse_variables, raise_if_failed
 
 
@@ -43,7 +43,7 @@ def report(
 ) -> None:
     """Write MRR, churn, collections, payouts and fees as one HTML file with charts. Needs the extra report."""
     from ...report.run import write_report
-    from .printing import print_reasons, summarize
+    from .printing import print_counts, print_reasons
 
     names = split_names(currency, "--currency")
     written = write_report(
@@ -57,11 +57,11 @@ def report(
     )
     if written.built:
         note_build(copy)
-        summarize(written.built)
+        print_counts(written.built)
     if written.left_out:
         echo_err("The report leaves out:")
         print_reasons(dict(written.left_out))
     if written.stale:
-        echo_err(f"{len(written.stale)} models are stale. Run `stripe-feed models build`.")
+        echo_err(f"{counted(len(written.stale), 'model')} stale. Run `stripe-feed models build`.")
     console_out().print(escape_control(f"{written.file} ({written.size:,} bytes)"), soft_wrap=True)
     raise_if_failed(written.built)
