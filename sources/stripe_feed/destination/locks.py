@@ -57,18 +57,32 @@ def lock_file(
 
     `advice`: what to do if the file cannot be created.
     """
+    is_held = False
+    while not is_held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as fault:
+            raise SetupError(
+                f"{path.parent} cannot be written ({fault.strerror}). {advice}"
+            ) from None
+        with open(descriptor, "r+", encoding="utf-8") as file:
+            retry_while_locked(partial(_acquire, file, activity), wait)
+            is_held = _is_at(path, file)
+            if is_held:
+                file.seek(0)
+                file.truncate()
+                json.dump({"pid": os.getpid(), "command": command}, file)
+                file.flush()
+                yield
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    """Whether an open file still has its name: whoever held the lock may have removed it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as fault:
-        raise SetupError(f"{path.parent} cannot be written ({fault.strerror}). {advice}") from None
-    with open(descriptor, "r+", encoding="utf-8") as file:
-        retry_while_locked(partial(_acquire, file, activity), wait)
-        file.seek(0)
-        file.truncate()
-        json.dump({"pid": os.getpid(), "command": command}, file)
-        file.flush()
-        yield
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _acquire(file: TextIO, activity: str) -> None:

@@ -292,10 +292,15 @@ def lock_copy(pipeline: Any, command: str, wait: float = DEFAULT_WAIT) -> Iterat
     file = place_of(pipeline).file
     if file is not None:
         check_folder(file)
-    with lock_file(companion_file(pipeline, LOCK_SUFFIX), command, wait):
+    lock = companion_file(pipeline, LOCK_SUFFIX)
+    with lock_file(lock, command, wait):
         if _is_half_deleted(pipeline):
             pipeline.drop()
-        yield
+        try:
+            yield
+        finally:
+            if file is not None and not file.exists():  # refused before anything was loaded
+                lock.unlink(missing_ok=True)
 
 
 def _is_half_deleted(pipeline: Any) -> bool:
