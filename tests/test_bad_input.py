@@ -356,7 +356,8 @@ def test_an_unknown_resource(shell: Shell) -> None:
     refused(
         shell.sync("--resources", "customers,charge"),
         2,
-        "There is no resource or group 'charge'. Choose from the groups core, … or from customers, products, …",
+        "There is no resource or group 'charge'. Did you mean charges? The groups are core, … "
+        "`stripe-feed doctor --resources GROUP` lists what is in one.",
     )
 
 
@@ -592,6 +593,19 @@ def test_a_destination_that_cannot_merge(shell: Shell) -> None:
         ),
     )
     assert not (shell.folder / "lake").exists()
+
+
+def test_models_where_they_need_dbt(shell: Shell) -> None:
+    lake = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{shell.folder}/lake"}
+    before = shell.box.counts.total()
+
+    refused(
+        shell.sync("--models", "--destination", "delta", **lake),
+        2,
+        "Leave out --models: The built-in runner builds models in duckdb and postgres, not in delta. "
+        "Use dbt: `stripe-feed models package` prints the path of the project.",
+    )
+    assert (shell.box.counts.total(), (shell.folder / "lake").exists()) == (before, False)
 
 
 def test_an_unknown_destination(shell: Shell) -> None:

@@ -127,7 +127,7 @@ deliver = { command = "./collect.sh" }
 
     said = run("triggers", "check", "--triggers", "mine.toml")
 
-    assert (said.code, said.err) == (0, "2 triggers are valid.\n")
+    assert (said.code, said.err) == (0, "2 triggers valid.\n")
     assert said.out.splitlines() == [
         "big: invoices, updated, status from draft or open to paid, metadata.plan changes to null, total changes, where after.total > 5, "
         "cooldown per customer -> https://example.com/…",
@@ -282,7 +282,7 @@ def test_dead_letters_are_listed_and_sent_again(folder: Path) -> None:
         said = run("deliver", "--once", folder=folder)
         assert (said.code, said.error) == (
             4,
-            "1 messages failed for good: see `stripe-feed feed dead list`.",
+            "1 message failed for good: see `stripe-feed feed dead list`.",
         )
 
         (found,) = objects(run("feed", "dead", "list", "--json", folder=folder))
@@ -304,11 +304,11 @@ def test_dead_letters_are_listed_and_sent_again(folder: Path) -> None:
         assert run("feed", "dead", "retry", "msg_no", folder=folder).code == 2
         assert (
             run("feed", "dead", "retry", "--trigger", "other", folder=folder).err
-            == "0 messages wait for `stripe-feed deliver`.\n"
+            == "0 messages to be sent by `stripe-feed deliver`.\n"
         )
         assert (
             run("feed", "dead", "retry", message_of(4), folder=folder).err
-            == "1 messages wait for `stripe-feed deliver`.\n"
+            == "1 message to be sent by `stripe-feed deliver`.\n"
         )
         assert run("deliver", "--once", folder=folder).code == 0
         assert {one.message_id for one in receiver.received} == {message_of(4)}
@@ -411,14 +411,14 @@ def test_a_replay_makes_messages_of_the_past(folder: Path) -> None:
 
     assert (said.code, said.err) == (
         0,
-        "2 messages from 3 changes wait for `stripe-feed deliver`.\n",
+        "2 messages from 3 changes, to be sent by `stripe-feed deliver`.\n",
     )
     assert run("deliver", "--once", folder=folder).err == "0 fired, 2 sent.\n"
     rule('file = "out.jsonl"', guard="{ max = 1 }")
     said = run("triggers", "replay", "welcome", "--since", "1", folder=folder)
     assert (
         said.err
-        == "2 messages from 3 changes are held: it would fire 2 times within 10 minutes, more than 1.\n"
+        == "2 messages from 3 changes, held: it would fire 2 times within 10 minutes, more than 1.\n"
     )
 
 
@@ -487,7 +487,7 @@ deliver = { file = "out.jsonl", template = "{after.customer.email} {customer.ema
 """
     Path("triggers.toml").write_text(text, encoding="utf-8")
     said = run("triggers", "check")
-    assert (said.code, said.err.splitlines()[-2]) == (4, "1 triggers are valid.")
+    assert (said.code, said.err.splitlines()[-2]) == (4, "1 trigger valid.")
     assert said.err.splitlines()[:-2] == [
         "triggers.toml:4: t: invoices has no documented field 'statuss'; did you mean 'status'?",
         "triggers.toml:4: t: status is never 'payed'; did you mean 'paid'?",
@@ -535,13 +535,13 @@ def test_no_file_offers_a_starter_that_is_right_and_never_written_over(
             and "There is no file triggers.toml. `stripe-feed triggers init`" in missing.error
         )
     assert run("triggers", "init").code == 0
-    assert run("triggers", "check").err == "0 triggers are valid.\n"
+    assert run("triggers", "check").err == "0 triggers valid.\n"
     starter = Path("triggers.toml").read_text(encoding="utf-8")
     Path("triggers.toml").write_text(
         re.sub("^#(?! |$)", "", starter, flags=re.MULTILINE), encoding="utf-8"
     )
     monkeypatch.setenv("HOOK_SECRET", "whsec_" + "QUFB" * 8)
-    assert run("triggers", "check").err == "4 triggers are valid.\n"
+    assert run("triggers", "check").err == "4 triggers valid.\n"
     again = run("triggers", "init")
     assert again.code == 2 and "was not changed" in again.error
     assert "welcome" in Path("triggers.toml").read_text(encoding="utf-8")
@@ -555,7 +555,7 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
     assert run("deliver", "--once", folder=folder).code == 4
     Path("triggers.toml").write_text("", encoding="utf-8")
     for verb in (("triggers", "list"), ("deliver", "--once")):
-        assert "1 messages remain for welcome" in run(*verb, folder=folder).err
+        assert "1 message left of welcome" in run(*verb, folder=folder).err
     (gone,) = objects(run("triggers", "list", "--json", folder=folder))
     assert (gone["trigger"], gone["state"], gone["messages"]) == (
         "welcome",
@@ -563,8 +563,7 @@ def test_what_waits_for_a_trigger_that_left_the_file_is_said_and_can_be_dropped(
         {"waiting": 1},
     )
     assert (
-        "1 messages dropped"
-        in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
+        "1 message dropped" in run("triggers", "discard", "welcome", "--waiting", folder=folder).err
     )
     assert "left of" not in run("triggers", "list", folder=folder).err
 
@@ -592,12 +591,12 @@ def test_a_trigger_on_a_model_is_checked_tried_evaluated_listed_and_explained(fo
         == "late: a row of late entered, of rows with days > 6 -> late.jsonl"
     )
     assert (
-        "would start from 1 rows, without a message"
+        "would start from 1 row, without a message"
         in run("triggers", "test", "late", folder=folder).out
     )
     first = run("deliver", "--once", folder=folder)
     assert first.code == 4
-    assert "late starts from the 1 rows of now" in first.err
+    assert "late starts from 1 row of now" in first.err
     assert "unbuilt did not run: The model mrr_monthly_customer is " in first.err
 
     Path("triggers.toml").write_text(
@@ -632,5 +631,5 @@ def test_a_trigger_on_a_model_is_checked_tried_evaluated_listed_and_explained(fo
             "late: fired; its message is sent." in run("triggers", "explain", id, folder=folder).out
         )
     again = run("triggers", "replay", "late", "--since", "1h", folder=folder)
-    assert again.err == "1 messages from 1 changes wait for `stripe-feed deliver`.\n"
+    assert again.err == "1 message from 1 change, to be sent by `stripe-feed deliver`.\n"
     assert run("triggers", "explain", "in_9", folder=folder).code == 2

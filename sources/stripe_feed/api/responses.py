@@ -150,12 +150,12 @@ def _access_error(
     if stripe_code(fault) == "account_invalid" or "access to account" in text:
         return NoAccess(
             f"This key has no access to the account{f' {account[0]}' if account else ''} ({status}, {trace}): it does not exist, or "
-            f"has revoked the access. Check --account, or use a key of the account from {KEYS_PAGE}."
+            f"has revoked the access. Check the id, or use a key of the account from {KEYS_PAGE}."
         )
     if "any connect permissions" in text:
         return SetupError(
             f"This key may not read connected accounts ({status}, {trace}). "
-            f"Add the permission rak_connected_account_read at {KEYS_PAGE}, or leave out --account."
+            f"Add the permission rak_connected_account_read at {KEYS_PAGE}, or read the account of the key itself."
         )
     if status == 401 and needed is None and "permission" not in text:
         word = "expired" if "expired" in text else "not valid"

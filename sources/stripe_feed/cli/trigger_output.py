@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .output import (
     console_out,
+    counted,
     echo_err,
     escape_control,
     format_firings,
@@ -105,7 +106,7 @@ def print_backtest(report: BacktestReport, json: bool) -> None:
         return
     console = console_out()
     console.print(
-        f"{report.trigger} would have fired {report.fired:,} times for {report.changes:,} changes: at most "
+        f"{report.trigger} would have fired {counted(report.fired, 'time')} for {counted(report.changes, 'change')}: at most "
         f"{report.busiest_minute:,} in a minute, and {report.most_per_key:,} for one object or customer. Nothing was sent."
     )
     if report.days:
@@ -121,12 +122,12 @@ def print_trial(trial: RowTrial, json: bool) -> None:
     console = console_out()
     if trial.is_new:
         console.print(
-            f"{trial.trigger} would start from {trial.rows:,} rows, without a message. Nothing was sent. "
+            f"{trial.trigger} would start from {counted(trial.rows, 'row')}, without a message. Nothing was sent. "
             "A row that enters later makes a message such as:"
         )
     else:
         console.print(
-            f"{trial.trigger} would fire {trial.fires:,} times: of {trial.rows:,} rows {trial.entered:,} entered, "
+            f"{trial.trigger} would fire {counted(trial.fires, 'time')}: of {counted(trial.rows, 'row')} {trial.entered:,} entered, "
             f"{trial.left:,} left and {trial.changed:,} changed since the last evaluation. Nothing was sent."
         )
     if trial.held:
@@ -199,7 +200,7 @@ def print_delivered(
     for result in fired:
         if result.baseline is not None:
             echo_err(
-                f"{result.trigger} starts from the {result.baseline:,} rows of now: it fires for what happens to rows from now on."
+                f"{result.trigger} starts from {counted(result.baseline, 'row')} of now: it fires for what happens to rows from now on."
             )
         elif result.is_new:
             echo_err(f"{result.trigger} is new: it fires for changes from now on.")

@@ -53,7 +53,7 @@ def check(triggers: _File = "triggers.toml") -> None:
     """Check the file: print every error and warning, or what each trigger does."""
     from ..delivery.endpoint import Endpoint
     from ..triggers.config import check_triggers
-    from .output import echo_err
+    from .output import counted, echo_err
 
     report = check_triggers(triggers)
     for line in report.warnings:
@@ -68,10 +68,10 @@ def check(triggers: _File = "triggers.toml") -> None:
             trigger.name, trigger.deliver, lambda: 0.0
         ).close()  # raises if a secret is not set
         sys.stdout.write(f"{trigger.name}: {describe(trigger)} -> {trigger.deliver.shown}\n")
-    echo_err(f"{len(report.triggers)} triggers are valid.")
+    echo_err(f"{counted(len(report.triggers), 'trigger')} valid.")
     if report.warnings:
         raise PartlyDone(
-            f"{len(report.warnings)} warnings, see above: a misspelt name never matches."
+            f"{counted(len(report.warnings), 'warning')}, see above: a misspelt name never matches."
         )
 
 
@@ -140,11 +140,11 @@ def warn_orphans(
     messages: Mapping[str, Mapping[str, int]], configured: Sequence[AnyTrigger]
 ) -> None:
     """Print how many messages remain for triggers that are not in the file."""
-    from .output import echo_err
+    from .output import counted, echo_err
 
     for name, count in orphans(messages, configured).items():
         echo_err(
-            f"{count:,} messages remain for {name}, which is not in the file. Put it back, or drop them with "
+            f"{counted(count, 'message')} left of {name}, which is not in the file. Put it back, or drop them with "
             f"`stripe-feed triggers discard {name} --waiting`."
         )
 
@@ -263,7 +263,7 @@ def replay(
     from ..triggers.engine import replay
     from ..triggers.models.model_trigger import ModelTrigger
     from ..triggers.models.replay import replay_rows
-    from .output import echo_err
+    from .output import counted, echo_err
 
     trigger, now = find_trigger(triggers, name), time.time()
     is_on_model = isinstance(trigger, ModelTrigger)
@@ -272,8 +272,9 @@ def replay(
             result = replay_rows(feed.store, trigger, since, now)
         else:
             result = replay(feed.store, trigger, since, now, feed.query_ids, feed.lookups)
-    state = f"are held: {result.held}" if result.held else "wait for `stripe-feed deliver`"
-    echo_err(f"{result.fired:,} messages from {result.seen:,} changes {state}.")
+    state = f"held: {result.held}" if result.held else "to be sent by `stripe-feed deliver`"
+    made = f"{counted(result.fired, 'message')} from {counted(result.seen, 'change')}"
+    echo_err(f"{made}, {state}.")
 
 
 @partial(command, triggers_app)
@@ -286,10 +287,12 @@ def release(
     import time
 
     from ..delivery.outbox import release
-    from .output import echo_err
+    from .output import counted, echo_err
 
     with open_feed_for_cli(copy) as feed:
-        echo_err(f"{name} resumed; {release(feed.store, name, time.time()):,} messages released.")
+        echo_err(
+            f"{name} resumed; {counted(release(feed.store, name, time.time()), 'message')} released."
+        )
 
 
 @partial(command, triggers_app)
@@ -307,13 +310,13 @@ def discard(
     import time
 
     from ..delivery.outbox import discard
-    from .output import echo_err
+    from .output import counted, echo_err
 
     with open_feed_for_cli(copy) as feed:
         dropped = discard(feed.store, name, time.time(), waiting)
         ((held,),) = feed.store.query("select held from triggers where name = ?", name)
     state = f"is still held: {held}; run discard again to drop those too" if held else "resumed"
-    echo_err(f"{name} {state}; {dropped:,} messages dropped.")
+    echo_err(f"{name} {state}; {counted(dropped, 'message')} dropped.")
 
 
 @partial(command, dead_app, name="list")
@@ -367,11 +370,11 @@ def dead_retry(
     import time
 
     from ..delivery.outbox import retry
-    from .output import echo_err
+    from .output import counted, echo_err
 
     with open_feed_for_cli(copy, allow_empty=True) as feed:
         echo_err(
-            f"{retry(feed.store, time.time(), ids or (), trigger):,} messages wait for `stripe-feed deliver`."
+            f"{counted(retry(feed.store, time.time(), ids or (), trigger), 'message')} to be sent by `stripe-feed deliver`."
         )
 
 
@@ -420,6 +423,8 @@ def deliver(
 
 def raise_if_blocked(fired: Sequence[TriggerResult], report: DeliveryReport, once: bool) -> None:
     """Raise `PartlyDone` if messages wait for a person, or for another run."""
+    from .output import counted
+
     problems = [
         f"{result.trigger} is held: {result.held}. Run `stripe-feed triggers release {result.trigger}`, or discard."
         for result in fired
@@ -434,11 +439,10 @@ def raise_if_blocked(fired: Sequence[TriggerResult], report: DeliveryReport, onc
     ]
     if report.dead:
         problems.append(
-            f"{report.dead:,} messages failed for good: see `stripe-feed feed dead list`."
+            f"{counted(report.dead, 'message')} failed for good: see `stripe-feed feed dead list`."
         )
     if once and report.failed and not problems:
-        noun = "messages" if report.failed > 1 else "message"
-        problems = [f"{report.failed:,} {noun} failed; a later run tries again."]
+        problems = [f"{counted(report.failed, 'message')} failed; a later run tries again."]
     if problems:
         raise PartlyDone(" ".join(problems))
 

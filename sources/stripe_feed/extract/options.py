@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, get_args
 
 import pendulum
@@ -78,13 +79,19 @@ def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
     wanted: set[str] = set()
     for name in map(str.strip, chosen or (DEFAULT_GROUP,)):
         if name not in GROUPS and name not in RESOURCES:
-            raise UsageError(
-                f"There is no resource or group {name!r}. Choose from the groups {', '.join(GROUPS)}, or from "
-                f"{', '.join(RESOURCES)}."
-            )
+            raise _unknown_resource(name)
         wanted.update(GROUPS.get(name, (name,)))
     wanted |= {row.parent.table for name in wanted if (row := RESOURCES[name]).parent is not None}
     return [name for name in RESOURCES if name in wanted]
+
+
+def _unknown_resource(name: str) -> UsageError:
+    nearest = get_close_matches(name.lower(), [*GROUPS, *RESOURCES], n=3, cutoff=0.7)
+    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    return UsageError(
+        f"There is no resource or group {name[:60]!r}. {hint}The groups are {', '.join(GROUPS)}; "
+        "`stripe-feed doctor --resources GROUP` lists what is in one."
+    )
 
 
 def is_asked_by_name(name: str, chosen: Collection[str] | None) -> bool:
@@ -136,14 +143,16 @@ def _expandable_fields(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[s
         known = [e.name for e in row.expandable if not e.always] if row else []
         for name in names:
             if name not in known:
-                raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(row)}")
+                raise UsageError(f"Cannot expand {table}.{name}. {_what_expands(table, row)}")
         expanded[table] = tuple(names)
     return expanded
 
 
-def _what_expands(row: Resource | None) -> str:
+def _what_expands(table: str, row: Resource | None) -> str:
     if row is None:
-        return f"Resources are: {', '.join(RESOURCES)}."
+        nearest = get_close_matches(table.lower(), RESOURCES, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else "."
+        return f"There is no resource {table!r}{hint}"
     return f"{row.table} can expand: {', '.join(e.name for e in row.expandable if not e.always) or 'nothing'}."
 
 
