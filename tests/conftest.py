@@ -4,8 +4,10 @@ runs it.
 
 from __future__ import annotations
 
+import functools
 import gc
 import ipaddress
+import itertools
 import logging
 import os
 import shutil
@@ -67,8 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not getattr(
         config.option, "numprocesses", None
     ):  # the process that starts workers keeps the folder they look from
+        gc.disable()  # until all is collected: what is imported stays
         os.chdir(home)
         quick_dlt.install()
+        _build_commands_once()
     _only_loopback()
 
 
@@ -76,6 +80,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """What was imported and collected stays: later collections of garbage need not look at it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 20)
 
 
@@ -89,6 +94,8 @@ class _ToStderr(logging.Handler):
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if "tests.postgres" in sys.modules:
+        sys.modules["tests.postgres"].stop_server()
     os.chdir(config.invocation_params.dir)
     shutil.rmtree(config.stash[_home], ignore_errors=True)
 
@@ -156,6 +163,17 @@ def _mark_broad(items: list[pytest.Item], whole: bool) -> None:
                 )
 
 
+_folders = itertools.count(1)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As pytest's own, which looks through the folders of all tests before for the next number."""
+    folder = tmp_path_factory.getbasetemp() / f"test-{next(_folders)}"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test works in an empty folder and keeps its pipelines apart: both have default names."""
@@ -170,6 +188,16 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     time.
     """
     monkeypatch.setattr("stripe_feed.destination.locks.pause", lambda: None)
+
+
+def _build_commands_once() -> None:
+    """The tree of commands is the same for each run in this process, and to build it takes as long
+    as many a run.
+    """
+    from typer import testing
+
+    build = functools.cache(vars(testing)["_get_command"])
+    setattr(testing, "_get_command", build)  # noqa: B010  (mypy refuses the assignment)
 
 
 def _only_loopback() -> None:

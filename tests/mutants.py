@@ -129,6 +129,7 @@ MUTANTS = (
         "            if embedded is None or embedded.has_more:\n",
         "            if embedded is None:\n",
         "test_fetch.py::test_a_cut_embedded_list_is_read_whole",
+        quick=False,
     ),
     Mutant(
         "test clocks not filtered",
@@ -136,6 +137,7 @@ MUTANTS = (
         '            and (test_clocks or not value_of(clock, "ref"))\n',
         '            and (True or not value_of(clock, "ref"))\n',
         "test_fetch.py::test_rows_on_a_test_clock_are_left_out_unless_asked_for",
+        quick=False,
     ),
     Mutant(
         "digest includes volatile fields",
@@ -161,6 +163,7 @@ MUTANTS = (
         "    while not context.has_ended([name for name in selected if name in RESOURCES]):\n",
         "    while False:\n",
         "test_incremental.py::test_events_wait_until_every_list_has_ended",
+        quick=False,
     ),
     Mutant(
         "a key that cannot read events is not asked first",
@@ -300,6 +303,7 @@ MUTANTS = (
         "            yield newest[::-1]\n",
         "            yield newest\n",
         "test_event_reader.py::test_a_page_is_one_request",
+        quick=False,
     ),
     Mutant(
         "pages backwards",
@@ -317,6 +321,7 @@ MUTANTS = (
         ),
         "                return\n",
         "test_event_reader.py::test_an_anchor_that_is_refused_is_replaced",
+        quick=False,
     ),
     Mutant(
         "a second is read twice",
@@ -339,6 +344,7 @@ MUTANTS = (
         "    return ordered, sure and match_sure and chained and _is_unique(chain)\n",
         "    return ordered, sure and match_sure and chained\n",
         "test_ordering.py::test_f6_nothing_is_wrong_and_unmarked",
+        quick=False,
     ),
     Mutant(
         "order not derived",
@@ -354,6 +360,7 @@ MUTANTS = (
         "    if event.type in resource.deleted_by:\n",
         '    if event.type.endswith(".deleted"):\n',
         "test_derive.py::test_a_cancellation_is_no_deletion",
+        quick=False,
     ),
     Mutant(
         "previews land",
@@ -369,6 +376,7 @@ MUTANTS = (
         "    if last.is_stub or not same_schema(last.resource, last.event.api_version, pin):\n",
         "    if last.is_stub and not same_schema(last.resource, last.event.api_version, pin):\n",
         "test_derive.py::test_images_of_another_shape_are_derived_and_make_no_row",
+        quick=False,
     ),
     Mutant(
         "doubtful snapshot is the row",
@@ -384,6 +392,7 @@ MUTANTS = (
         "    elif base is not None:\n",
         "    elif False:\n",
         "test_derive.py::test_bare_deletions_have_the_whole_object_before",
+        quick=False,
     ),
     Mutant(
         "late is not told",
@@ -407,6 +416,7 @@ MUTANTS = (
         "    left_out = (*entry.resource.bearer_links, *entry.resource.excluded)\n",
         "    left_out = ()\n",
         "test_derive.py::test_links_are_in_no_change",
+        quick=False,
     ),
     Mutant(
         "an absent key becomes null",
@@ -414,6 +424,7 @@ MUTANTS = (
         "        if is_map and old is None:\n",
         "        if False:\n",
         "test_diff.py::test_the_old_values_give_the_image_before",
+        quick=False,
     ),
     Mutant(
         "tie goes to the list row",
@@ -705,6 +716,7 @@ MUTANTS = (
         "    return candidates.pop() if len(candidates) == 1 else None\n",
         "    return max(candidates, default=None)\n",
         "test_derive.py::test_a_round_through_other_children_is_never_wrong_and_sure",
+        quick=False,
     ),
     Mutant(
         "a shape of before tells nothing",
@@ -724,6 +736,7 @@ MUTANTS = (
         ),
         "    content = dict({name: value for name, value in image.items() if name not in left_out})\n",
         "test_derive.py::test_a_price_that_changes_between_them_does_not_part_two_events_of_a_subscription",
+        quick=False,
     ),
     Mutant(
         "an image made of a row is an event's",

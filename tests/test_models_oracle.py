@@ -12,7 +12,6 @@ from .modelled import Modelled, build, built, built_load_by_load, differences
 from .mrr_oracle import MrrOracle, Settings
 from .timelines import Family, draw_account, new_connection, raw_tables
 
-BATCH = 1_500
 FAMILIES: tuple[Family, ...] = ("observed", "invoiced")
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -33,8 +32,9 @@ def hold_drawn(seed: int, timelines: int, family: Family, **variables: Any) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_cell_is_as_calculated(family: Family) -> None:
-    hold_drawn(1, BATCH, family)
+@pytest.mark.parametrize("timelines", [300, pytest.param(1_500, marks=pytest.mark.broad)])
+def test_every_cell_is_as_calculated(family: Family, timelines: int) -> None:
+    hold_drawn(1, timelines, family)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_it_starts_with_the_sandbox_and_asserts_what_it_shows(path: Path) -> Non
 
     assert 'ACCOUNT = "sandbox"' in source
     assert source.count("\nassert ") >= 3
+
+
+@each_notebook
+def test_what_it_imports_is_there(path: Path) -> None:
+    """And all of its code is Python."""
+    cells = ast.parse("\n".join(cell.source for cell in code(read(path))))
+    imports = [node for node in cells.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert imports
+    exec(compile(ast.Module(imports, []), path.name, "exec"), {})
 
 
 @each_notebook

@@ -9,6 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,10 +179,30 @@ def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(
     )
 
 
-def test_a_play_handles_each_change_once(tmp_path: Path) -> None:
+Here = Callable[..., Said]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """One run of a script in this process, without the imports of a new one."""
+
+    def run(shell: Shell, script: str, *arguments: str) -> Said:
+        with monkeypatch.context() as patch:
+            for name, value in shell.environment.items():
+                patch.setenv(name, str(value))
+            patch.chdir(shell.folder)
+            patch.setattr(sys, "argv", [script, *arguments])
+            code = runpy.run_path(str(PIPELINES / script))["main"]()
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_play_handles_each_change_once(tmp_path: Path, here: Here) -> None:
     """Nothing of the first load, what happened before the second run then, and nothing of it a
     third time.
     """
+    script = "watch_subscriptions.py"
     box = Sandbox(seed=5, customers=20)
     active = sorted(
         id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active"
@@ -195,12 +216,12 @@ def test_a_play_handles_each_change_once(tmp_path: Path) -> None:
         box.cancel(ended)
         box.update("subscriptions", renamed, metadata={"plan": "pro"})
         box.advance(2 * SETTLE)
-        second = play(shell)
-        third = play(shell)
+        second = here(shell, script)
+        third = here(shell, script)
         box.update("subscriptions", late, status="active")
         box.update("subscriptions", kept, status="past_due")
         box.advance(2 * SETTLE)
-        fourth = play(shell)
+        fourth = here(shell, script)
 
     assert [(said.code, said.err) for said in (first, second, third, fourth)] == [(0, "")] * 4
     assert (first.out, third.out) == ("", "")
@@ -258,31 +279,20 @@ PEOPLE = """user_id,email,name,plan
 
 
 @pytest.mark.checklist("N22 N26 N27")
-def test_a_table_becomes_customers_who_are_welcomed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_becomes_customers_who_are_welcomed_once(tmp_path: Path, here: Here) -> None:
     """Nothing is written by a plan, and nothing twice; a bad line stops no other."""
     box = Sandbox(seed=5, customers=2)
     with shell_of(box, tmp_path) as shell, receiving() as receiver:
         (shell.folder / "crm.csv").write_text(PEOPLE, encoding="utf-8")
         shell.env["WELCOME_URL"] = receiver.url
         before = len(box.objects("customers"))
-        for name, value in shell.environment.items():
-            monkeypatch.setenv(name, str(value))
-        monkeypatch.chdir(shell.folder)
-
-        def here(*arguments: str) -> Said:
-            """A run without the imports of a new process."""
-            monkeypatch.setattr(sys, "argv", ["write_back.py", *arguments])
-            code = runpy.run_path(str(PIPELINES / "write_back.py"))["main"]()
-            return Said(code, *capsys.readouterr())
-
-        planned = here("--plan")
+        script = "write_back.py"
+        planned = here(shell, script, "--plan")
         assert len(box.objects("customers")) == before
-        first = play(shell, "write_back.py")
+        first = play(shell, script)
         later = PEOPLE.replace("nobody", "bob@example.com").replace("Ada", "Ada L")
         (shell.folder / "crm.csv").write_text(later, encoding="utf-8")
-        second, third = here(), here()
+        second, third = here(shell, script), here(shell, script)
 
     counts = [json.loads(said.out) for said in (planned, first, second, third)]
     assert [said.code for said in (planned, first, second, third)] == [0, 4, 0, 0]
@@ -310,28 +320,28 @@ def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.checklist("N27")
-def test_a_new_customer_is_welcomed_once(tmp_path: Path) -> None:
+def test_a_new_customer_is_welcomed_once(tmp_path: Path, here: Here) -> None:
     """Nobody of the first load; a message that fails is tried again with its id. It is signed."""
-    box = Sandbox(seed=5, customers=6)
+    box, script = Sandbox(seed=5, customers=6), "welcome_message.py"
     with shell_of(box, tmp_path) as shell, receiving(BUSY) as receiver:
         shell.env |= {
             "DLT_DATA_DIR": str(tmp_path / "home"),
             "WELCOME_URL": receiver.url,
             "WELCOME_SECRET": SECRET,
         }
-        first = play(shell, "welcome_message.py")
+        first = play(shell, script)
         box.advance(A_WHILE)
         new = box.create("customers", name="Ada", email="ada@example.com")["id"]
         box.create("customers", email=None)
         box.advance(2 * SETTLE)
-        second, third = play(shell, "welcome_message.py"), play(shell, "welcome_message.py")
+        second, third = here(shell, script), here(shell, script)
         with open_feed(
             open_pipeline(
                 str(shell.folder / "stripe_feed.duckdb"), state_dir=f"{tmp_path}/home/pipelines"
             )
         ) as feed:
             release(feed.store, "welcome", 0.0)
-        fourth = play(shell, "welcome_message.py")
+        fourth = here(shell, script)
 
     assert [(said.code, said.out) for said in (first, second, third, fourth)] == [
         (0, "0 sent, 0 to be tried again, 0 given up\n"),

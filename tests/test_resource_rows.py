@@ -31,6 +31,40 @@ MORE = {
 }
 each_row = pytest.mark.parametrize("row", MORE.values(), ids=list(MORE))
 
+SOME = (
+    "coupons",
+    "invoice_items",
+    "quotes",
+    "balance_transactions",
+    "payment_links",
+    "features",
+    "tax_codes",
+    "shipping_rates",
+    "checkout_sessions",
+    "payouts",
+)
+"""With and without deletions, events, children, owners, a filter by time and two walks: these are
+loaded in `make test`, all together in `make broad`.
+"""
+SHARES = {"some": SOME, "all": tuple(MORE)}
+each_share = pytest.mark.parametrize(
+    "told", ["some", pytest.param("all", marks=pytest.mark.broad)], indirect=True
+)
+each_told_row = pytest.mark.parametrize(
+    ("told", "row"),
+    [
+        pytest.param(
+            share,
+            MORE[name],
+            id=f"{share}-{name}",
+            marks=() if share == "some" else pytest.mark.broad,
+        )
+        for share, names in SHARES.items()
+        for name in names
+    ],
+    indirect=["told"],
+)
+
 
 def kind(name: str) -> Kind:
     """What the sandbox knows about the objects of a table."""
@@ -55,10 +89,10 @@ def odd_values(object_name: str, row: Resource) -> dict[str, Any]:
 class Told:
     """What was done to the account between two runs, by table."""
 
-    def __init__(self, copy: Copy) -> None:
-        self.copy = copy
-        self.made = {name: [self.make(name) for _ in range(3)] for name in MORE}
-        self.odd = {name: self.make_odd(name) for name in MORE}
+    def __init__(self, copy: Copy, names: tuple[str, ...]) -> None:
+        self.copy, self.names = copy, names
+        self.made = {name: [self.make(name) for _ in range(3)] for name in names}
+        self.odd = {name: self.make_odd(name) for name in names}
         self.created: dict[str, str] = {}
         self.made_later: list[tuple[str, str]] = []
         self.reborn: dict[str, str] = {}
@@ -87,7 +121,7 @@ class Told:
 
     def sync(self) -> None:
         self.copy.box.advance(90_000)  # lists without a filter are read once a day
-        self.rows.append(self.copy.sync(resources=list(MORE)).rows)
+        self.rows.append(self.copy.sync(resources=self.names).rows)
 
     def change(self) -> None:
         """One of each kind is created, one updated and one deleted, as far as Stripe lets them."""
@@ -108,18 +142,20 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """First load, changes, second run, verify, reconcile and an idle run, of all rows at once."""
+def told(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Told]:
+    """First load, changes, second run, verify, reconcile and an idle run, of a share at once."""
     box = Sandbox(customers=2, oddities=False)
     with copy_of(box, tmp_path_factory.mktemp("rows")) as copy:
-        told = Told(copy)
+        told = Told(copy, SHARES[request.param])
         told.sync()
-        copy.check(*MORE)
+        copy.check(*told.names)
         told.change()
         told.sync()
         access: Any = {"api_key": box.key, "api_base": copy.url} | FAST
         told.differences = verify(
-            database=str(copy.folder / copy.database), resources=list(MORE), seed=1, **access
+            database=str(copy.folder / copy.database), resources=told.names, seed=1, **access
         ).differences
         yield told
 
@@ -137,13 +173,14 @@ def ops(told: Told, row: Resource, id: str) -> list[str]:
     return [op for (op,) in found]
 
 
+@each_share
 def test_every_table_equals_the_account(told: Told) -> None:
     """Rows and children, of the first and of the second run."""
-    assert told.rows[0].keys() >= MORE.keys()
-    told.copy.check(*MORE)
+    assert told.rows[0].keys() >= set(told.names)
+    told.copy.check(*told.names)
 
 
-@each_row
+@each_told_row
 def test_changes_have_the_right_op(told: Told, row: Resource) -> None:
     """A new object is created once, another updated or deleted once for each of its events."""
     of = kind(row.table)
@@ -155,7 +192,7 @@ def test_changes_have_the_right_op(told: Told, row: Resource) -> None:
         assert ops(told, row, told.deleted[row.table]) == ["d"]
 
 
-@each_row
+@each_told_row
 def test_what_is_odd_is_there_whole(told: Told, row: Resource) -> None:
     """A field that nobody knows and a value of another type are in `extra`; of a text with a NUL the
     rest is in its column. That all children are there, the comparison of the tables says.
@@ -170,7 +207,7 @@ def test_what_is_odd_is_there_whole(told: Told, row: Resource) -> None:
         assert extra == written | {"surprise": {"of": row.table}}
 
 
-@each_row
+@each_told_row
 def test_an_id_that_comes_again_lives_again(told: Told, row: Resource) -> None:
     """Of what Stripe lets be deleted, with an event that says so."""
     if row.table in told.reborn:
@@ -179,41 +216,44 @@ def test_an_id_that_comes_again_lives_again(told: Told, row: Resource) -> None:
         assert ops(told, row, id) == ["c", "d", "c"]
 
 
+@each_share
 def test_what_is_refused_is_left_out_with_its_reason_and_loses_nothing(told: Told) -> None:
     """Each row, for a key that lacks its permission (403), and for an account that is not set up for
     it (400); the rest loads.
     """
     copy, box = told.copy, told.copy.box
-    names = ["customers", *MORE]
+    names = ["customers", *told.names]
     key = box.restrict(permissions=NEEDED)
-    lacking = {name for name, row in MORE.items() if row.permission not in NEEDED}
+    lacking = {name for name in told.names if MORE[name].permission not in NEEDED}
     box.advance(90_000)
     refused = copy.sync(resources=names, api_key=key).refused
     assert refused.keys() == lacking
     assert all(MORE[name].permission in reason for name, reason in refused.items())
-    box.faults.not_set_up = tuple(row.path for row in MORE.values())
+    box.faults.not_set_up = tuple(MORE[name].path for name in told.names)
     refused = copy.sync(resources=names).refused
-    assert refused.keys() == MORE.keys()
+    assert refused.keys() == set(told.names)
     assert all("not set up" in reason for reason in refused.values())
     box.faults.not_set_up = ()
     assert copy.sync(resources=names).rows.keys() <= {"customers"}
-    copy.check(*MORE)
+    copy.check(*told.names)
 
 
+@each_share
 def test_verify_agrees(told: Told) -> None:
     assert told.differences == []
 
 
+@each_share
 def test_nothing_is_left_to_reconcile_or_to_load(told: Told) -> None:
     """A comparison of all lists finds nothing, and an idle run writes nothing."""
-    done = told.copy.sync(resources=list(MORE), reconcile=True)
+    done = told.copy.sync(resources=told.names, reconcile=True)
     found = told.copy.select(
         "select resource, object_id, op, changed from stripe.changes where origin = 'diff' order by _dlt_load_id"
     )
     assert (done.rows, sum(done.healed.values())) == ({}, 0), found[-3:]
     told.copy.box.advance(90_000)
-    assert told.copy.sync(resources=list(MORE)).rows == {}
+    assert told.copy.sync(resources=told.names).rows == {}
     told.copy.box.advance(200)
-    idle = told.copy.sync(resources=list(MORE))
-    walks = sum(len(row.list_filters) for row in MORE.values())
+    idle = told.copy.sync(resources=told.names)
+    walks = sum(len(MORE[name].list_filters) for name in told.names)
     assert idle.rows == {} and idle.requests <= walks + 4

@@ -321,8 +321,9 @@ def test_a_store_that_is_mended_is_not_used_before_its_log_is_whole(
 
 
 def test_a_store_is_not_mended_while_another_process_delivers_from_it(
-    tmp_path: Path, plain: Plain
+    tmp_path: Path, plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feed_feed, "DEFAULT_WAIT", 0.0)
     file = tmp_path / "a.sqlite"
     filled(file, plain, 20)
     with FeedStore(file) as store, open_worker(store, []):

@@ -175,7 +175,7 @@ def test_what_has_an_id_counts_whole_and_what_is_unknown_not(
         )["id"]
         copy.box.update("customers", id, of_a_later_version=1)
         copy.box.advance(3_600)
-        copy.sync(resources=TABLES)
+        copy.load(resources=TABLES)
         copy.box.faults.lost_events = 1.0
         copy.box.update("customers", id, **fields)
         copy.box.advance(400)
