@@ -37,6 +37,7 @@ from stripe_feed.extract.paging import reader as paging_reader
 from stripe_feed.extract.paging.reader import PageReader
 from stripe_feed.extract.writer import Writer
 from stripe_feed.feed.storage.store import FeedStore
+from tests import quick_dlt
 
 PACKAGE_ROWS = 150
 BATCH_ROWS = 50
@@ -139,6 +140,7 @@ def forked(job: dict[str, Any]) -> int:
 
 
 def main() -> None:
+    quick_dlt.install()
     duckdb.connect().close()
     for line in sys.stdin:
         print(json.dumps(forked(json.loads(line))), flush=True)

@@ -112,7 +112,9 @@ def test_it_starts_with_the_sandbox_and_asserts_what_it_shows(path: Path) -> Non
 def test_what_it_imports_is_there(path: Path) -> None:
     """And all of its code is Python."""
     cells = ast.parse("\n".join(cell.source for cell in code(read(path))))
-    imports = [node for node in cells.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [
+        node for node in cells.body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     assert imports
     exec(compile(ast.Module(imports, []), path.name, "exec"), {})
 

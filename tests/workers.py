@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from stripe_feed.errors import StripeFeedError
-from tests import crash
+from tests import crash, quick_dlt
 
 
 def begun(job: dict[str, Any]) -> tuple[int, int]:
@@ -49,6 +49,7 @@ def ended(pid: int, words: int) -> tuple[int, str]:
 
 
 def main() -> None:
+    quick_dlt.install()
     duckdb.connect().close()
     for line in sys.stdin:
         workers = [begun(job) for job in json.loads(line)]
