@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +23,7 @@ from stripe_feed.sandbox.protocol.messages import Answer, Request
 from tests.chosen import chosen
 from tests.copies import FAST, Copy
 from tests.crash import BATCH_ROWS, PACKAGE_ROWS, POINTS, THREADS
+from tests.forker import Forker
 
 PATHS = {row.path: row.table for row in RESOURCES.values()}
 
@@ -60,18 +57,8 @@ class Runner:
     """The process that forks the runs."""
 
     def __init__(self) -> None:
-        program = Path(__file__).with_name("crash.py")
-        path = os.pathsep.join(
-            [str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
-        environment = os.environ | {"PYTHONPATH": path}
-        self.process = subprocess.Popen(
-            [sys.executable, str(program)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        self.forker = Forker("crash.py")
+        self.close = self.forker.close
 
     def run(
         self,
@@ -100,16 +87,7 @@ class Runner:
         """Sync with these arguments, in this environment; return the exit status."""
         job: dict[str, Any] = {"point": point, "at": at, "sync": arguments}
         job |= {"environment": environment or {}, **(steps or {})}
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin and stdout
-        stdin.write(json.dumps(job) + "\n")
-        stdin.flush()
-        return int(json.loads(stdout.readline()))
-
-    def close(self) -> None:
-        with self.process:
-            assert self.process.stdin
-            self.process.stdin.close()
+        return self.forker.run(job)
 
 
 def loaded(file: Path) -> set[tuple[str, str]]:

@@ -5,12 +5,10 @@ knows repetitions by their id.
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from stripe_feed.delivery.outbox import counts, message_id_of
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.triggers.engine import run_triggers
 from tests.deliveries import NOW, POINTS, add, both, updates
+from tests.forker import Forker
 from tests.receiver import (
     ERROR,
     RESET,
@@ -35,26 +34,16 @@ AN_HOUR = 3_600.0
 
 
 @pytest.fixture(scope="module")
-def forker() -> Iterator[subprocess.Popen[str]]:
+def forker() -> Iterator[Forker]:
     """The process that forks the deliveries."""
-    program = Path(__file__).with_name("deliveries.py")
-    path = os.pathsep.join([str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(
-        [sys.executable, str(program)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    ) as process:
+    with closing(Forker("deliveries.py")) as process:
         yield process
-        assert process.stdin
-        process.stdin.close()
 
 
 class Killer:
     """A store that gets changes, and deliveries that are killed."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str], receiver: Receiver) -> None:
+    def __init__(self, folder: Path, process: Forker, receiver: Receiver) -> None:
         self.folder, self.process, self.receiver = folder, process, receiver
         self.kills, self.made, self.now = 0, 0, NOW
         with FeedStore(folder / "copy.feed.sqlite") as store:
@@ -66,8 +55,6 @@ class Killer:
         self.made += count
 
     def run(self, point: str | None = None, at: int = 1) -> int:
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin and stdout
         self.now += AN_HOUR
         job = {
             "point": point,
@@ -76,9 +63,7 @@ class Killer:
             "url": self.receiver.url,
             "now": self.now,
         }
-        stdin.write(json.dumps(job) + "\n")
-        stdin.flush()
-        status = int(json.loads(stdout.readline()))
+        status = self.process.run(job)
         assert status in (0, -9)
         self.kills += status == -9
         return status
@@ -111,7 +96,7 @@ class Killer:
 
 
 @pytest.fixture
-def killer(tmp_path: Path, forker: subprocess.Popen[str]) -> Iterator[Killer]:
+def killer(tmp_path: Path, forker: Forker) -> Iterator[Killer]:
     """The receiver refuses what a kill cut short, as every HTTP server does."""
     fate = at_random({ERROR: 0.03, RESET: 0.02, TAKEN_THEN_RESET: 0.02}, 5)
 

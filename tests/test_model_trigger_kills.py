@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,31 +13,23 @@ import duckdb
 import pytest
 
 from tests.deliveries import NOW
+from tests.forker import Forker
 from tests.model_trigger_kills import POINTS
 
 KEYS = "abcdef"
 
 
 @pytest.fixture(scope="module")
-def forker() -> Iterator[subprocess.Popen[str]]:
-    program = Path(__file__).with_name("model_trigger_kills.py")
-    path = os.pathsep.join([str(program.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(
-        [sys.executable, str(program)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-    ) as process:
+def forker() -> Iterator[Forker]:
+    """The process that forks the evaluations."""
+    with closing(Forker("model_trigger_kills.py")) as process:
         yield process
-        assert process.stdin
-        process.stdin.close()
 
 
 class Life:
     """A table that changes at random, evaluations that are killed, and what should be told."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str], seed: int) -> None:
+    def __init__(self, folder: Path, process: Forker, seed: int) -> None:
         self.folder, self.process, self.chance = folder, process, random.Random(seed)
         self.rows: dict[str, int] = {}
         self.expected: list[tuple[str, str]] = []
@@ -69,13 +58,9 @@ class Life:
                 connection.execute("insert into watched values (?, ?)", row)
 
     def run(self, point: str | None = None, at: int = 1) -> int:
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin and stdout
         self.now += 3_600
         job: dict[str, Any] = {"point": point, "at": at, "folder": str(self.folder)}
-        stdin.write(json.dumps(job | {"now": self.now}) + "\n")
-        stdin.flush()
-        status = int(json.loads(stdout.readline()))
+        status = self.process.run(job | {"now": self.now})
         assert status in (0, -9)
         self.kills += status == -9
         return status
@@ -101,7 +86,7 @@ class Life:
 
 
 def test_an_evaluation_killed_at_any_point_tells_everything_once(
-    tmp_path: Path, forker: subprocess.Popen[str]
+    tmp_path: Path, forker: Forker
 ) -> None:
     life = Life(tmp_path, forker, 1)
     for point in POINTS:
@@ -116,9 +101,7 @@ def test_an_evaluation_killed_at_any_point_tells_everything_once(
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
-def test_many_kills_lose_and_double_nothing(
-    tmp_path: Path, forker: subprocess.Popen[str], seed: int
-) -> None:
+def test_many_kills_lose_and_double_nothing(tmp_path: Path, forker: Forker, seed: int) -> None:
     life = Life(tmp_path, forker, seed)
     while life.kills < 50:
         life.step()

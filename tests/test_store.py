@@ -33,6 +33,7 @@ from stripe_feed.feed.relay import relay_pipeline, store_path
 from stripe_feed.feed.storage import maintenance
 from stripe_feed.feed.storage.store import FeedStore
 from tests.feed_kills import OF_KIND, Plain, a_change, a_copy, ids_of, load, log_of
+from tests.forker import Forker
 from tests.postgres import postgres_server
 
 A_DAY = 86_400
@@ -675,7 +676,7 @@ def test_many_processes_open_and_write_at_once(tmp_path: Path) -> None:
         "    for n in range(0, 200, 5):\n"
         "        log.append([entry_of(i) for i in range(n, n + 5)], [str(n)])\n"
     )
-    env = os.environ | {"PYTHONPATH": path_with(Path(__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     runs = [subprocess.Popen([sys.executable, "-c", code, str(file)], env=env) for _ in range(3)]
     assert [process.wait(60) for process in runs] == [0, 0, 0]
 
@@ -698,31 +699,17 @@ def entry_of(n: int) -> Any:
     )
 
 
-def path_with(folder: Path) -> str:
-    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
 @pytest.fixture(scope="module")
-def forker() -> Iterator[subprocess.Popen[str]]:
+def forker() -> Iterator[Forker]:
     """The process that forks the jobs."""
-    program = Path(__file__).with_name("feed_kills.py")
-    env = os.environ | {"PYTHONPATH": path_with(program.parents[1])}
-    with subprocess.Popen(
-        [sys.executable, str(program)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=env,
-    ) as process:
+    with closing(Forker("feed_kills.py")) as process:
         yield process
-        assert process.stdin
-        process.stdin.close()
 
 
 class Killer:
     """A folder with six loads that are not complete yet, and processes that are killed there."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
+    def __init__(self, folder: Path, process: Forker) -> None:
         self.folder, self.process, self.kills, n = folder, process, 0, 0
         self.plain = Plain(str(folder / "plain.db"))
         for load_id, count in enumerate(SIX):
@@ -735,13 +722,8 @@ class Killer:
         self.plain.complete(str(n))
 
     def run(self, kind: str, point: str | None = None, at: int = 1) -> int:
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin and stdout
-        stdin.write(
-            json.dumps({"kind": kind, "point": point, "at": at, "folder": str(self.folder)}) + "\n"
-        )
-        stdin.flush()
-        status = int(json.loads(stdout.readline()))
+        job = {"kind": kind, "point": point, "at": at, "folder": str(self.folder)}
+        status = self.process.run(job)
         assert status in (0, -9)
         self.kills += status == -9
         return status
@@ -756,7 +738,7 @@ class Killer:
 
 
 @pytest.fixture
-def killer(tmp_path: Path, forker: subprocess.Popen[str]) -> Iterator[Killer]:
+def killer(tmp_path: Path, forker: Forker) -> Iterator[Killer]:
     with closing(Killer(tmp_path, forker)) as made:
         yield made
 

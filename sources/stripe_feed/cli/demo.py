@@ -26,7 +26,7 @@ from ..destination.read import TableStats, open_reader, read_state, run_query, t
 from ..errors import SetupError, StripeFeedError, UsageError
 from ..extract.options import SETTLE, resource_names
 from ..feed.change import OP_WORDS, Change
-from ..feed.feed import open_feed
+from ..feed.feed import Feed, open_feed
 from ..models.copies import build_copy_models
 from ..sync_run import Synced, sync
 from ..triggers.config import parse_any_trigger, parse_trigger
@@ -34,7 +34,7 @@ from ..triggers.models.model_trigger import AnyTrigger
 from ..triggers.run import deliver
 from ..write.actions import open_actions
 from .feed import format_change
-from .output import command_name, console_out, make_table
+from .output import command_name, console_out, counted, make_table
 
 SEED = 7
 _DAY = 86_400
@@ -155,21 +155,11 @@ def run_demo(database: str = "demo.duckdb", customers: int = 150) -> None:
                 receive_posts() as (url, bodies),
             ):
                 print_changes(list(feed.read(limit=10_000)))
-                console.print(
-                    "A trigger on new customers posts to another tool, here on this machine",
-                    style="bold",
-                )
-                _, report = deliver(feed, [welcome_trigger(url)], at_once=1)
-                console.print(f"{report.sent:,} messages sent. The first:")
-                console.print(f"  {bodies[0]}\n")
+                title = "A trigger on new customers posts to another tool, here on this machine"
+                show_delivery(feed, title, welcome_trigger(url), bodies)
                 build(database, folder, start + _DAY + 2 * SETTLE)
-                console.print(
-                    "A trigger on a model: no event tells that an invoice is overdue now",
-                    style="bold",
-                )
-                _, report = deliver(feed, [overdue_trigger(url)], at_once=1)
-                console.print(f"{report.sent:,} messages sent. The last:")
-                console.print(f"  {bodies[-1] if report.sent else ''}\n")
+                title = "A trigger on a model: no event tells that an invoice is overdue now"
+                show_delivery(feed, title, overdue_trigger(url), bodies)
     console.print("How MRR moved this month, in minor units, by the models", style="bold")
     with open_reader(database) as copy:
         moved = run_query(copy, _MOVED)
@@ -238,6 +228,15 @@ def overdue_trigger(url: str) -> AnyTrigger:
             "deliver": {"url": url, "allow_private": True, "template": {"text": text}},
         }
     )
+
+
+def show_delivery(feed: Feed, title: str, trigger: AnyTrigger, bodies: Sequence[str]) -> None:
+    """Deliver what a trigger fires, and print how much it was and the last body that came."""
+    console = console_out()
+    console.print(title, style="bold")
+    _, report = deliver(feed, [trigger], at_once=1)
+    console.print(f"{counted(report.sent, 'message')} sent. The last:")
+    console.print(f"  {bodies[-1] if report.sent else ''}\n")
 
 
 @contextmanager
