@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from stripe_feed.server.service import (
     sync_loop,
 )
 from stripe_feed.sync_run import Synced
+from stripe_feed.triggers.models.evaluate import watched_rows
 from tests.receiver import Receiver, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes 123").decode()
@@ -57,6 +58,13 @@ name = "stripe"
 resource = "customers"
 deliver = {{ url = "{url}/stripe", allow_private = true, secrets = ["env:HOOK_SECRET"], format = "stripe" }}
 """
+ON_MODEL = """
+[[trigger]]
+name = "overdue"
+preset = "invoice_overdue"
+rows = "days_overdue > 0"
+deliver = {{ url = "{url}/overdue", allow_private = true }}
+"""
 
 
 @dataclass
@@ -71,6 +79,7 @@ class Running:
     folder: Path
     environment: dict[str, str]
     port: int
+    flags: Sequence[str] = ()
     process: subprocess.Popen[str] | None = None
     ended: list[subprocess.Popen[str]] = field(default_factory=list)
     readers: list[threading.Thread] = field(default_factory=list)
@@ -94,6 +103,7 @@ class Running:
                 "2000",
                 "--give-up-after",
                 "20",
+                *self.flags,
             ],
             cwd=self.folder,
             env=self.environment,
@@ -139,12 +149,12 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, **account: Any) -> Iterator[Running]:
+def running(folder: Path, *flags: str, rules: str = RULES, **account: Any) -> Iterator[Running]:
     box = Sandbox(now=int(time.time()), real_time=True, **account)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with box.serve() as url, receiving() as receiver:
-        (folder / "triggers.toml").write_text(RULES.format(url=receiver.url), encoding="utf-8")
+        (folder / "triggers.toml").write_text(rules.format(url=receiver.url), encoding="utf-8")
         hook = box.webhook_endpoint(f"http://127.0.0.1:{port}/stripe")
         environment = {
             **os.environ,
@@ -155,7 +165,7 @@ def running(folder: Path, **account: Any) -> Iterator[Running]:
             "STRIPE_FEED_TOKEN": TOKEN,
             "DLT_DATA_DIR": str(folder / "dlt"),
         }
-        found = Running(box, url, receiver, folder, environment, port)
+        found = Running(box, url, receiver, folder, environment, port, flags)
         try:
             yield found
         finally:
@@ -195,6 +205,29 @@ def test_a_change_reaches_both_kinds_of_receivers_signed(tmp_path: Path) -> None
         assert again.id == it.box.events[-1].id
         assert [one["object_id"] for one in it.get("/changes?resource=customers")["data"]] == [id]
         assert seconds < 40  # of a settle time of 60: it did not wait for it
+        assert it.stop() == 0
+
+
+@pytest.mark.broad
+def test_a_row_that_a_change_brings_into_a_model_reaches_its_receiver(tmp_path: Path) -> None:
+    """Webhook, sync, models, evaluation, delivery, all in one process."""
+    with running(tmp_path, "--models", rules=ON_MODEL, seed=2, customers=5) as it:
+        it.start()
+        it.synced()
+        until = time.monotonic() + 2 * BOUND
+        with FeedStore(tmp_path / "stripe_feed.feed.sqlite") as store:
+            while "overdue" not in watched_rows(store):  # its silent beginning
+                assert time.monotonic() < until
+                it.get("/changes?wait=1")
+        customer = next(iter(it.box.objects("customers")))
+        owed = {"amount_due": 900, "amount_remaining": 900, "due_date": it.box.now - 3 * 86_400}
+        id = it.box.create("invoices", customer=customer, status="open", **owed)["id"]
+        arrived(it.receiver, 1)
+        (message,) = it.delivered("overdue").values()
+        told = json.loads(message.body)
+
+        assert told["type"] == "overdue_invoices.entered"
+        assert (told["data"]["invoice_id"], told["data"]["amount_remaining"]) == (id, 900)
         assert it.stop() == 0
 
 
