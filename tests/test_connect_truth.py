@@ -57,7 +57,7 @@ def assert_copies(shell: Shell, children: Sequence[Sandbox], tables: Sequence[st
 @pytest.mark.parametrize(
     ("accounts", "kills", "tables"),
     [
-        pytest.param(3, 1, ("customers",), id="3"),
+        pytest.param(3, 1, ("customers",), id="3", marks=pytest.mark.broad),
         pytest.param(20, 5, tuple(CORE), id="20", marks=pytest.mark.broad),
         pytest.param(200, 12, tuple(CORE), id="200", marks=pytest.mark.long),
     ],

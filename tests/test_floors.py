@@ -22,6 +22,7 @@ FLOORS = (
     ("feed", "report"),
     ("delivery", "forget_run", "sync_run"),
     ("accounts_run", "triggers", "verify_run", "doctor"),
+    ("shared_run",),
     ("server",),
     ("agents",),
     ("cli",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
@@ -126,7 +126,7 @@ def sync_accounts(
             except UsageError:
                 raise  # the same for all
             except Exception as fault:
-                yield _failed(id, fault)
+                yield log_failure(failed_account(id, fault))
                 platform.account()  # one that cannot be reached fails for all
             else:
                 log.info(
@@ -178,9 +178,8 @@ def sync_account(
 ) -> Synced:
     """Sync one account in one of several threads. `has_whole_copy`: it was loaded once."""
     own_file, _, dataset = _place_of(account, database, destination)
-    named = _current_account.set(account)
     try:
-        with ExitStack() as held:
+        with named_in_log(account), ExitStack() as held:
             if own_file is not None and has_whole_copy and not options.get("full_refresh"):
                 held.enter_context(hold_open(Path(own_file)))  # there is little to load
             return sync(
@@ -194,6 +193,15 @@ def sync_account(
             )
     finally:
         syncs.forget(account)
+
+
+@contextmanager
+def named_in_log(account: str) -> Iterator[None]:
+    """Let the messages of this thread begin with the account, inside `accounts_in_log`."""
+    named = _current_account.set(account)
+    try:
+        yield
+    finally:
         _current_account.reset(named)
 
 
@@ -242,9 +250,15 @@ def oldest_cursor(database: str | None, destination: str | None, dataset: str) -
     """
     try:
         with open_reader(database, destination, dataset, wait=0.0) as copy:
-            resources = read_state(copy).get("resources", {})
+            state = read_state(copy)
     except StripeFeedError:
         return 0  # the sync says why
+    return cursor_in(state)
+
+
+def cursor_in(state: Mapping[str, Any]) -> int:
+    """The same, from the state of the account's source."""
+    resources = state.get("resources", {})
     if any(any(state.get("left", ())) for state in resources.values()):
         return 0
     cursors = [state.get("cursor") or 0 for state in resources.get(CHANGES, {}).values()]
@@ -259,8 +273,14 @@ def _place_of(
     return own_file, destination, dataset
 
 
-def _failed(account: str, fault: Exception) -> AccountResult:
+def failed_account(account: str, fault: Exception) -> AccountResult:
+    """The result of an account that could not be loaded."""
     known = translate_error(fault)
     reason = str(known or f"unexpected {type(fault).__name__}. Sync it alone to see more.")
-    log.warning("%s: not loaded: %s", account, reason)
     return AccountResult(account, None, reason, known.exit_code if known else 1, known)
+
+
+def log_failure(result: AccountResult) -> AccountResult:
+    """Log why an account could not be loaded."""
+    log.warning("%s: not loaded: %s", result.account_id, result.error)
+    return result

@@ -166,7 +166,7 @@ def sync(
             pipeline, left = finish_pending(pipeline, account, wait, holds)
             context.counters.add_pending(left)
             with translate_errors(pipeline):
-                require_usable_dataset(pipeline, _source_state(pipeline), tables_filled_by(names))
+                require_usable_dataset(pipeline, state_of_source(pipeline), tables_filled_by(names))
                 if full_refresh:
                     names = with_loaded(names, pipeline)
                     check_owner(account, _owner(pipeline))
@@ -182,7 +182,7 @@ def sync(
             try:
                 packages = bool(left) + _load(pipeline, context, names, full_refresh, wait, holds)
                 requests = context.api.requests
-                relayed = _relay(pipeline, wait)
+                relayed = relay_changes(pipeline, wait)
                 _record_pushes(pipeline, database, destination, dataset)
             except BaseException:
                 if not pipeline.has_pending_data:
@@ -274,14 +274,14 @@ def open_checked_copy(
                 stack.enter_context(client)
             sync_state(pipeline)
             with translate_errors(pipeline):
-                require_usable_dataset(pipeline, _source_state(pipeline))
+                require_usable_dataset(pipeline, state_of_source(pipeline))
                 check_owner(context.account, _owner(pipeline))
         yield pipeline
 
 
 def _owner(pipeline: Any) -> tuple[str, bool] | None:
     """The account whose rows the dataset holds, and whether it is in live mode."""
-    return stored_owner(_source_state(pipeline), pipeline.sql_client(), OWNED_TABLES)
+    return stored_owner(state_of_source(pipeline), pipeline.sql_client(), OWNED_TABLES)
 
 
 def plan_sync(
@@ -420,7 +420,7 @@ def check_refresh(
                     raise
 
 
-def _relay(pipeline: Any, wait: float) -> int:
+def relay_changes(pipeline: Any, wait: float) -> int:
     """Copy new changes into the feed. If the file stays locked, the next run does it."""
     with FeedStore(store_path(pipeline)) as store:
         try:
@@ -479,10 +479,11 @@ def _load(
 
 def resource_states(pipeline: Any) -> dict[str, Any]:
     """The stored state of each resource: its cursors."""
-    states: dict[str, Any] = _source_state(pipeline).get("resources", {})
+    states: dict[str, Any] = state_of_source(pipeline).get("resources", {})
     return states
 
 
-def _source_state(pipeline: Any) -> dict[str, Any]:
+def state_of_source(pipeline: Any) -> dict[str, Any]:
+    """The state of the source as the pipeline has it: account, mode, and the states of resources."""
     state: dict[str, Any] = pipeline.state.get("sources", {}).get("stripe", {})
     return state

@@ -103,7 +103,7 @@ class Api:
     `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
     (https://docs.stripe.com/rate-limits). `account` is an account that is connected to that of the
     key: every request names it (`Stripe-Account`, https://docs.stripe.com/connect/authentication).
-    `budget`: what clients of several accounts share.
+    `budget`, `transport`: what clients of several accounts share.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Api:
         threads: int = 32,
         clock: Clock | None = None,
         budget: SharedBudget | None = None,
+        transport: BytesHttpClient | None = None,
     ) -> None:
         key = find_key(api_key)
         self.base = find_base(base, key, allow_api_base)
@@ -144,7 +145,8 @@ class Api:
         self.rps = rps
         self._limiter = RateLimiter(rps, per_endpoint, threads, now, budget, account or "")
         self._write_limiter = RateLimiter(rps, per_endpoint, threads, now)
-        self._http = BytesHttpClient(self.base, threads)
+        self._owns_http = transport is None
+        self._http = transport or BytesHttpClient(self.base, threads)
         self._client = stripe.StripeClient(
             key,
             stripe_account=None if account is None else check_account(account),
@@ -436,7 +438,8 @@ class Api:
     def close(self) -> None:
         """Stop requests that wait and close idle connections."""
         self.stopped.set()
-        self._http.close()
+        if self._owns_http:
+            self._http.close()
 
     def _send(
         self,

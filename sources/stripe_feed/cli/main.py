@@ -25,7 +25,6 @@ from .feed import feed_app
 from .models.commands import build_after_sync, models_app, require_built_in_models
 from .models.report import report
 from .options import (
-    AT_ONCE_NEEDS_ACCOUNTS,
     AtOnce,
     ClientOptions,
     CopyOptions,
@@ -34,8 +33,10 @@ from .options import (
     RequestOptions,
     RequestTimeout,
     Resources,
+    Shared,
     StateDir,
     Wait,
+    require_all_accounts,
     split_names,
 )
 from .push import push_app
@@ -194,6 +195,7 @@ def sync(
             help="Sync each account that is connected to the key's into a copy of its own.",
         ),
     ] = False,
+    shared: Shared = False,
     at_once: AtOnce = None,
     models: Annotated[
         bool, typer.Option("--models", help="Afterwards build the models that are stale.")
@@ -234,9 +236,8 @@ def sync(
         "wait": wait,
     }
     if all_accounts:
-        return _sync_all(copy, options | limits, at_once, is_dry_run or models, json)
-    if at_once is not None:
-        raise UsageError(AT_ONCE_NEEDS_ACCOUNTS)
+        return _sync_all(copy, options | limits, at_once, is_dry_run or models, shared, json)
+    require_all_accounts(at_once, shared)
     if is_dry_run:
         output.print_plan(dry_run(**options), json)
         return
@@ -261,22 +262,33 @@ def _warn_or_raise(done: Synced, resources: list[str] | None) -> None:
 
 
 def _sync_all(
-    copy: CopyOptions, options: dict[str, Any], at_once: int | None, is_for_one: bool, json: bool
+    copy: CopyOptions,
+    options: dict[str, Any],
+    at_once: int | None,
+    is_for_one: bool,
+    shared: bool,
+    json: bool,
 ) -> None:
     """Sync all connected accounts. Raises `PartlyDone` if some are not loaded, or not whole, and
     `UsageError` for options of one account.
     """
     from ..accounts_run import sync_accounts
+    from ..shared_run import sync_shared
     from . import output
 
-    if copy.account or copy.dataset != DEFAULT_DATASET or is_for_one:
+    names_dataset = copy.dataset != DEFAULT_DATASET
+    if copy.account or (names_dataset and not shared) or is_for_one:
         raise UsageError(ONE_ACCOUNT)
     options |= {"database": copy.database, "destination": copy.destination}
     if at_once is not None:
         options["at_once"] = at_once
     chosen, results, partly = options["resources"], [], []
-    del options["dataset"], options["account"]
-    for result in sync_accounts(**options):
+    del options["account"]
+    if not shared:
+        del options["dataset"]
+    elif not names_dataset:
+        options["dataset"] = None
+    for result in (sync_shared if shared else sync_accounts)(**options):
         results.append(result)
         if result.synced is not None:
             try:

@@ -79,7 +79,14 @@ class LocalCopyOptions(CopyOptions):
     state_dir: StateDir = None
 
 
-AT_ONCE_NEEDS_ACCOUNTS = "--at-once is the number of accounts: it goes with --all-accounts."
+def require_all_accounts(at_once: int | None, shared: bool) -> None:
+    """Raise `UsageError` for options of all accounts, where there is one."""
+    if shared:
+        raise UsageError("--shared is the dataset of all accounts: it goes with --all-accounts.")
+    if at_once is not None:
+        raise UsageError("--at-once is the number of accounts: it goes with --all-accounts.")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 KeyFile = Annotated[
     str | None,
@@ -112,13 +119,20 @@ Resources = Annotated[
         metavar="A,B", help="These resources or groups, by default core; may be repeated."
     ),
 ]
+Shared = Annotated[
+    bool,
+    typer.Option(
+        "--shared",
+        help="With --all-accounts, one dataset for all, keyed by account_id and id.",
+    ),
+]
 AtOnce = Annotated[
     int | None,
     typer.Option(
         "--at-once",
         metavar="N",
         min=1,
-        help="With --all-accounts, sync N at a time; 4 by default.",
+        help="With --all-accounts, sync N at a time; 4 by default, 8 with --shared.",
     ),
 ]
 Wait = Annotated[

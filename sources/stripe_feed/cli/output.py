@@ -448,8 +448,11 @@ def print_status(status: CopyStatus, triggers: Sequence[Mapping[str, Any]], json
 def _print_status(status: CopyStatus, triggers: Sequence[Mapping[str, Any]]) -> None:
     mode = {None: "unknown", True: "live", False: "test"}[status.livemode]
     console = console_out()
+    whose = f"account {status.account_id or 'unknown'}"
+    if status.accounts is not None:
+        whose = f"{status.accounts:,} accounts of the platform {status.account_id}"
     console.print(
-        f"account {status.account_id or 'unknown'}, {mode} mode, API version {status.api_version or 'unknown'}, "
+        f"{whose}, {mode} mode, API version {status.api_version or 'unknown'}, "
         f"last load {format_time(status.loaded_at)} UTC"
     )
     console.print(

@@ -17,13 +17,14 @@ from ..errors import PartlyDone, SetupError, UsageError
 from .command import command
 from .models.commands import require_built_in_models
 from .options import (
-    AT_ONCE_NEEDS_ACCOUNTS,
     AtOnce,
     InteractiveClientOptions,
     LocalCopyOptions,
     RequestOptions,
     Resources,
     Rps,
+    Shared,
+    require_all_accounts,
     split_names,
 )
 
@@ -72,6 +73,7 @@ def serve(
             help="Keep the copy of each connected account fresh; take webhooks of an endpoint for connected accounts.",
         ),
     ] = False,
+    shared: Shared = False,
     at_once: AtOnce = None,
     triggers: Annotated[
         str | None,
@@ -102,7 +104,9 @@ def serve(
     token: the one in STRIPE_FEED_TOKEN, or one that is created at the first start.
     """
     if all_accounts:
-        if copy.account or copy.dataset != DEFAULT_DATASET or triggers or allow_actions or models:
+        names_dataset = copy.dataset != DEFAULT_DATASET
+        for_one = copy.account or (names_dataset and not shared) or triggers or allow_actions
+        if for_one or models:
             raise UsageError(ONE_ACCOUNT_SERVED)
         return _serve_accounts(
             host=host,
@@ -112,11 +116,12 @@ def serve(
             destination=copy.destination,
             state_dir=copy.state_dir,
             resources=split_names(resources),
+            shared=shared,
+            dataset=copy.dataset if names_dataset else None,
             **({} if at_once is None else {"at_once": at_once}),
             **requests.arguments(),
         )
-    if at_once is not None:
-        raise UsageError(AT_ONCE_NEEDS_ACCOUNTS)
+    require_all_accounts(at_once, shared)
     if models:
         require_built_in_models(copy)
     from ..feed.consumers import parse_duration

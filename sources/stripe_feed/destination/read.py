@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -30,7 +30,7 @@ from .place import (
     models_schema,
     normalize_dataset,
 )
-from .state import decode_state, states_query
+from .state import ACCOUNTS, MANY, decode_state, states_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +83,7 @@ class CopyStatus:
     cursors: list[ResourceCursor] = field(default_factory=list)
     working_folder: str | None = None
     feed_store: str | None = None
+    accounts: int | None = None  # how many accounts the dataset holds, keyed by `account_id`
 
 
 class NoSuchTable(Exception):
@@ -342,13 +343,14 @@ def copy_status(
 def read_status(copy: CopyReader) -> CopyStatus:
     """What an open copy holds and how fresh it is."""
     state = read_state(copy)
-    resources = state.get("resources", {})
+    accounts = state.get(ACCOUNTS)
+    resources = state.get("resources", {}) if accounts is None else oldest_states(accounts.values())
     events_state = resources.get(CHANGES, {})
     cursors = [
         ResourceCursor(
             name,
             datetime.fromtimestamp(resource_state["t0"], timezone.utc),
-            sum(hi - lo for walk in resource_state["left"] for lo, hi in walk),
+            _seconds_left(resource_state["left"]),
             datetime.fromtimestamp(events_state[name]["cursor"], timezone.utc)
             if events_state.get(name, {}).get("cursor")
             else None,
@@ -357,13 +359,35 @@ def read_status(copy: CopyReader) -> CopyStatus:
         if "t0" in (resource_state := resources.get(name, {}))
     ]
     return CopyStatus(
-        state.get("account"),
+        state["account"].removesuffix(MANY) if "account" in state else None,
         state.get("livemode"),
         state.get("api_version"),
         loaded_at(copy),
         table_stats(copy, [name for name in RESOURCES if name in resources]),
         cursors,
+        accounts=None if accounts is None else len(accounts),
     )
+
+
+def oldest_states(accounts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """How far all accounts of a dataset were read: what the one of them that is least far has, by
+    resource.
+    """
+    oldest: dict[str, Any] = {CHANGES: {}}
+    for resources in (account.get("resources", {}) for account in accounts):
+        for name, state in resources.items():
+            if "t0" in state:
+                held = oldest.setdefault(name, {"t0": state["t0"], "left": []})
+                held["t0"] = min(held["t0"], state["t0"])
+                held["left"] = max(held["left"], state["left"], key=_seconds_left)
+        for name, cursors in resources.get(CHANGES, {}).items():
+            held = oldest[CHANGES].setdefault(name, {"cursor": cursors["cursor"]})
+            held["cursor"] = min(held["cursor"], cursors["cursor"])
+    return oldest
+
+
+def _seconds_left(walks: Iterable[Iterable[tuple[int, int]]]) -> int:
+    return sum(hi - lo for walk in walks for lo, hi in walk)
 
 
 def table_stats(copy: CopyReader, resources: Sequence[str]) -> list[TableStats]:

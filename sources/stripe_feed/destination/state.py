@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
 from ..api.account import Account
-from ..errors import WrongAccount
+from ..api.credentials import check_account
+from ..errors import SetupError, WrongAccount
 
 
 def read_source_state(client: Any) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def stored_owner(
     if "account" in state:
         return state["account"], state["livemode"]
     with client:
-        for table in (*tables, "push_runs") if client.has_dataset() else ():
+        for table in (*tables, "push_runs") if tables and client.has_dataset() else ():
             query = f"select distinct account_id, livemode from {table_name(client, table)}"
             is_theirs = suppress(DatabaseTerminalException)  # then it has other columns
             with nullcontext() if table in tables else is_theirs:
@@ -70,12 +71,74 @@ def check_owner(account: Account, owner: tuple[str, bool] | None) -> None:
 
 
 def _account_and_mode(account_id: str, livemode: bool) -> str:
-    return f"account {account_id} in {'live' if livemode else 'test'} mode"
+    platform, is_many, _ = account_id.partition(MANY)
+    whose = f"the accounts connected to {platform}" if is_many else f"account {account_id}"
+    return f"{whose} in {'live' if livemode else 'test'} mode"
+
+
+# in the source's state of a shared dataset: account -> what its own source's state would be
+ACCOUNTS = "accounts"
+MANY = "/accounts"  # behind the platform's id: the owner of such a dataset
+
+
+def owner_of_many(platform: Account) -> Account:
+    """Who owns a dataset with the accounts that are connected to a platform: neither the platform nor
+    any of them, so that no command for one account takes it for its own.
+    """
+    return Account(platform.id + MANY, platform.livemode, platform.created)
+
+
+def refuse_many(state: Mapping[str, Any], what: str) -> None:
+    """Raise `SetupError` for a dataset of several accounts; `what` needs one of a single account."""
+    if ACCOUNTS in state:
+        raise SetupError(
+            f"{what} a dataset of one account, and this one holds several. "
+            "Load the account into one of its own: `stripe-feed sync --account acct_...`."
+        )
+
+
+class AccountClient:
+    """A SQL client of dlt that sees the rows of one account, in the tables that several share.
+
+    What a query reads is named by `table_name`; what a statement changes by `rows_to_change`. The
+    client is open already: entering and leaving does nothing.
+    """
+
+    def __init__(self, client: Any, account: str, shared: Collection[str]) -> None:
+        self._client, self._shared = client, frozenset(shared)
+        self.condition = f"account_id = '{check_account(account)}'"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def __enter__(self) -> AccountClient:
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        pass
+
+    def make_qualified_table_name(self, table: str) -> str:
+        """The rows of the account in a table, for `from` and `join`."""
+        name = self.stored_name(table)
+        return f"(select * from {name} where {self.condition})" if table in self._shared else name
+
+    def stored_name(self, table: str) -> str:
+        """The qualified name of the table itself."""
+        return str(self._client.make_qualified_table_name(table))
 
 
 def table_name(client: Any, table: str) -> str:
-    """The qualified name of a table."""
+    """The qualified name of a table, for `from` and `join`."""
     return str(client.make_qualified_table_name(table))
+
+
+def rows_to_change(client: Any, table: str) -> tuple[str, str]:
+    """The qualified name of a table for `update` and `delete`, and the beginning of their condition:
+    of a table that several accounts share, only the rows of one.
+    """
+    if isinstance(client, AccountClient):
+        return client.stored_name(table), f"{client.condition} and "
+    return table_name(client, table), ""
 
 
 def select_rows(

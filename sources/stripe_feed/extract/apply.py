@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import dlt
 import msgspec
 
 from ..resources import RESOURCES
 from . import existing
+from .accounts.package import source_state
 from .events.classify import ObjectEvent, is_discount_only
 from .events.derive import changes_for, final_object
 from .events.history import (
@@ -284,11 +284,7 @@ def _drop_listed_creates(
 ) -> list[ChangeRow]:
     """Drop creations that a list has reported already, while the key could not read events."""
     account, created = writer.context.account.id, [change for change in changes if change.op == "c"]
-    if (
-        not created
-        or writer.client is None
-        or not dlt.current.source_state().get(LIST_EMITTED_CREATES)
-    ):
+    if not created or writer.client is None or not source_state().get(LIST_EMITTED_CREATES):
         return changes
     ids = {
         listed_change_id(

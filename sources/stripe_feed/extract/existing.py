@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from ..destination.state import select_rows, table_name
+from ..destination.state import rows_to_change, select_rows, table_name
 from ..resources import CHANGES, RESOURCES
 from ..resources.column_files import DETAILS
 from ..resources.model import Child, Column, ColumnKind, Holder, Resource
@@ -330,8 +330,9 @@ def complete_loads(client: Any) -> set[str]:
 def remove_deleted(client: Any, table: str, before: int) -> None:
     """Delete the rows of objects that were deleted before a Unix second."""
     try:
+        name, condition = rows_to_change(client, table)
         client.execute_sql(
-            f"delete from {table_name(client, table)} where deleted_at < %s",
+            f"delete from {name} where {condition}deleted_at < %s",
             datetime.fromtimestamp(before, timezone.utc),
         )
     except DestinationUndefinedEntity:

@@ -19,14 +19,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import dlt
-from dlt.common.configuration.container import Container
-from dlt.extract.source import SourceInjectableContext
-
 from ..errors import NotReadable
 from ..resources import CHANGES
 from ..resources.model import QueryPairs, Resource
 from . import existing
+from .accounts.package import (
+    resource_state,
+    selected_resource,
+    selected_resources,
+    source_state,
+    stored_columns,
+)
 from .next_step import should_store
 from .paging.fetch import fetch_list_page
 from .paging.listing import ListingRun, plan_listing
@@ -62,7 +65,7 @@ def rows_if_readable(
     """Yield what `read` yields, given the names of the selected resources. If Stripe refuses the
     resource, it is left out with a warning.
     """
-    selected = list(Container()[SourceInjectableContext].source.resources.selected)
+    selected = selected_resources()
     context.acquire()
     failed = False
     try:
@@ -79,7 +82,7 @@ def rows_if_readable(
 
 
 def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
-    state = dlt.current.resource_state()
+    state = resource_state(resource.table)
     # first: it refuses another account's dataset before anything is read
     writer = Writer(context, resource)
     plan = context.plan(selected)
@@ -119,9 +122,7 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
             yield from _walk(context, run, writer, state, before, reports_changes)
     except NotReadable:
         if run.plan.first:  # its events begin with the listing that loads it
-            dlt.current.source_state().get("resources", {}).get(CHANGES, {}).pop(
-                resource.table, None
-            )
+            source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace_state(state, before)
         context.connections.reader.stop(run.listing)
         raise
@@ -246,7 +247,7 @@ def _walk(
 
 def _has_no_table(table: str) -> bool:
     """Whether no package has brought the table: a run was killed that had only begun to list."""
-    return not dlt.current.source_schema().tables.get(table, {}).get("columns")
+    return not stored_columns(table)
 
 
 def _created_seconds(records: Sequence[Record]) -> Iterator[int]:
@@ -307,7 +308,7 @@ def _created_changes(
     ]
     if not new:
         return []
-    dlt.current.source_state()[LIST_EMITTED_CREATES] = True
+    source_state()[LIST_EMITTED_CREATES] = True
     return writer.changes([_created_change(context, writer, record) for record in new])
 
 
@@ -367,7 +368,7 @@ def _lost_embedded_table(writer: Writer) -> str:
     """
     if writer.context.options.deletes == "hard":
         return ""
-    states = dlt.current.source_state().get("resources", {})
+    states = source_state().get("resources", {})
     lost = [
         (child, column, table)
         for child in writer.resource.children
@@ -432,9 +433,7 @@ def _begin_listing(
         if planned.first or relist
         else state.get("shape")
     )
-    run.listing.batch_per_page = is_limited(
-        Container()[SourceInjectableContext].source.resources.get(resource.table)
-    )
+    run.listing.batch_per_page = is_limited(selected_resource(resource.table))
     context.keep_listing(run)
     if not planned.keeps_cursor:
         _replace_state(state, run.state(options))
@@ -480,7 +479,7 @@ def open_listing(
 
 def _warn_new_columns(table: str, names: Sequence[str]) -> None:
     """Warn that an opt-in field that was added later is empty in the stored rows."""
-    columns = dlt.current.source_schema().tables.get(table, {}).get("columns", {})
+    columns = stored_columns(table)
     for name in names:
         if columns and name not in columns:
             log.warning(

@@ -12,12 +12,11 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from contextlib import suppress
 from typing import Any
 
-import dlt
-
 from ..errors import NotReadable
 from ..resources import RESOURCES
 from ..resources.model import Resource
 from . import existing
+from .accounts.package import source_state
 from .events.classify import ids_with_events
 from .events.history import same_schema
 from .lists import KEPT_IN_STATE, open_listing
@@ -45,7 +44,7 @@ def remove_old_deletions(
 ) -> Iterator[Any]:
     """Remove rows of objects that were deleted before the look-back, if deletes are `hard`."""
     if context.options.deletes == "hard":
-        list_states = dlt.current.source_state().get("resources", {})
+        list_states = source_state().get("resources", {})
         read_until = {
             table: state["t0"]
             for table, state in list_states.items()
@@ -106,7 +105,7 @@ class Reconciliation:
         self.resource, self.codec = writer.resource, writer.codec
         self.t0 = context.api.now()
         self.gap = step == "gap"
-        list_state = dlt.current.source_state()["resources"][self.resource.table]
+        list_state = source_state()["resources"][self.resource.table]
         self.oldest_listed: int = list_state.get("start", 0)  # by the lists so far
         self.listed_until: int = list_state.get("t0", 0)
         self.was_empty = "empty" in list_state
@@ -541,7 +540,7 @@ class Reconciliation:
                 table,
                 f"{len(self.restored):,}",
             )
-        list_state = dlt.current.source_state()["resources"][table]
+        list_state = source_state()["resources"][table]
         t0 = self.context.proven(self.t0)
         list_state.update(
             t0=t0,

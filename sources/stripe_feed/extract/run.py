@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import dlt
-
 from ..api.account import Account
 from ..api.client import API_VERSION, GIVE_UP_AFTER, Api
 from ..api.rate_limits import SharedBudget
 from ..api.stripe_time import CLOCK_TOLERANCE
+from ..api.transport import BytesHttpClient
 from ..errors import NotReadable
 from ..resources import CHANGES, RESOURCES
+from .accounts.package import source_state
 from .events.reader import newest_created
 from .events.webhook import PendingEvents, WebhookEvent
 from .next_step import (
@@ -46,6 +46,7 @@ EVENTS_DENIED = "events_denied"
 HAS_CHANGES = "has_told"
 _THREADS = 32
 THREADS_OF_ACCOUNT = 12  # several are read at once
+THREADS_OF_MANY = 4  # the same, where many are
 
 
 class _Connections:
@@ -109,13 +110,18 @@ class _Connections:
 
     def close(self) -> None:
         """Stop all reading; what is used again is opened anew."""
+        self.rest()
+        self._account = self._clocks = None
+
+    def rest(self) -> None:
+        """Stop all reading until the next package; what the account is, is known then."""
         if self._reader is not None:
             self._reader.close()
         elif self._api is not None:
             self._api.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        self._api = self._reader = self._pool = self._account = self._clocks = None
+        self._api = self._reader = self._pool = None
 
 
 @dataclass
@@ -171,6 +177,11 @@ class _Codecs(dict[str, TableCodec]):
         return self.setdefault(table, codec)  # threads share one
 
 
+def shared_codecs(options: Options) -> Mapping[str, TableCodec]:
+    """The codecs of all resources, for the runs of several accounts with the same options."""
+    return _Codecs(options.expand)
+
+
 class RunContext:
     """The shared state of a run. The first resource that runs opens its connections, the last one
     closes them, unless they are kept open for several packages (`keep_open`).
@@ -182,12 +193,13 @@ class RunContext:
         options: Options,
         keep_open: bool = False,
         webhook_events: Iterable[WebhookEvent] = (),
+        codecs: Mapping[str, TableCodec] | None = None,
     ) -> None:
         self.options = options
         self.keep_open = keep_open
         self.connections = _Connections(make_api)
         self.counters = Counters()
-        self.codecs: Mapping[str, TableCodec] = _Codecs(options.expand)
+        self.codecs = shared_codecs(options) if codecs is None else codecs
         self.listing_runs: dict[str, ListingRun] = {}  # kept for the packages that follow
         self.compared: set[str] = set()  # resources that this run has compared
         self.refused: dict[str, NotReadable] = {}
@@ -236,15 +248,15 @@ class RunContext:
         return self._plan
 
     def _make_plan(self, lists: Sequence[str], with_changes: bool) -> RunPlan:
-        source_state = dlt.current.source_state()
-        states, now = source_state.get("resources", {}), self.api.now()
-        self.had_changes = HAS_CHANGES in source_state
+        state = source_state()
+        states, now = state.get("resources", {}), self.api.now()
+        self.had_changes = HAS_CHANGES in state
         if not with_changes and self.options.end is None:
             log.warning(
                 "`changes` is not selected: updates, cancellations and deletes of older objects are not seen."
             )
         reads_events = with_changes and self.options.end is None and self.events_denied is None
-        was_denied = EVENTS_DENIED in source_state and any(RESOURCES[n].events for n in lists)
+        was_denied = EVENTS_DENIED in state and any(RESOURCES[n].events for n in lists)
         if reads_events and (was_denied or must_probe_events(states, lists, now)):
             reads_events = self.can_read_events()
         return plan_run(
@@ -337,7 +349,7 @@ class RunContext:
         """Count rows that go to dlt; if Stripe's time is in doubt, store what is proven."""
         self.counters.add_rows(table, rows)
         if rows and self._proven_second is not None and self.is_in_doubt:
-            dlt.current.source_state()[UNPROVEN] = self._proven_second
+            source_state()[UNPROVEN] = self._proven_second
 
     # -- Stripe's time
 
@@ -446,18 +458,29 @@ def open_run(
     keep_open: bool = False,
     webhook_events: Iterable[WebhookEvent] = (),
     budget: SharedBudget | None = None,
+    codecs: Mapping[str, TableCodec] | None = None,
+    transport: BytesHttpClient | None = None,
     **more: Any,
 ) -> RunContext:
     """Return the context of a run with these options; `more`: fields of `Options` that a source
-    does not have; `budget`: what runs of several accounts share. Raises `UsageError`.
+    does not have; `budget`, `codecs`, `transport`: what runs of several accounts share. Raises
+    `UsageError`.
     """
     checked = replace(check_options(reading), **more)
-    return RunContext(partial(make_api, reading, budget), checked, keep_open, webhook_events)
+    connect = partial(make_api, reading, budget, transport)
+    return RunContext(connect, checked, keep_open, webhook_events, codecs)
 
 
-def make_api(reading: SourceOptions, budget: SharedBudget | None = None) -> Api:
-    """Return the client of a run with these options."""
+def make_api(
+    reading: SourceOptions,
+    budget: SharedBudget | None = None,
+    transport: BytesHttpClient | None = None,
+) -> Api:
+    """Return the client of a run with these options. `transport`: the connections of many accounts,
+    each of which has few requests.
+    """
     threads = _THREADS if budget is None else THREADS_OF_ACCOUNT
+    threads = threads if transport is None else THREADS_OF_MANY
     return Api(
         reading.get("api_key"),
         account=reading.get("account"),
@@ -469,4 +492,5 @@ def make_api(reading: SourceOptions, budget: SharedBudget | None = None) -> Api:
         allow_api_base=reading.get("allow_api_base", False),
         threads=threads,
         budget=budget,
+        transport=transport,
     )

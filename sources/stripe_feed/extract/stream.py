@@ -9,14 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-import dlt
-from dlt.common.configuration.container import Container
-from dlt.extract.source import SourceInjectableContext
-
 from ..errors import NotReadable
 from ..resources import CHANGES, RESOURCES
 from ..resources.model import Resource
 from . import existing
+from .accounts.package import resource_state, selected_resources, source_state, stored_columns
 from .apply import plan_batch
 from .events.batches import EventBatches
 from .events.classify import ObjectEvent, ResourcesByObject, by_object, is_malformed, object_events
@@ -42,7 +39,7 @@ END_OF_TIME = 10**11
 
 def stream_changes(context: RunContext) -> Iterator[Any]:
     """Yield what happened since the last run as Arrow tables; None while none are ready."""
-    selected = list(Container()[SourceInjectableContext].source.resources.selected)
+    selected = selected_resources()
     context.acquire()
     failed = False
     try:
@@ -68,12 +65,12 @@ def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
     while not context.has_ended([name for name in selected if name in RESOURCES]):
         yield None
     plan = context.plan(selected)
-    states: EventStates = dlt.current.resource_state()
+    states: EventStates = resource_state(CHANGES)
     tables = [name for name in plan.steps if name not in context.refused]
     events = EventStream(context, plan, states)
     if plan.reads_events and context.events_denied is None:
         _begin_events(context, plan, tables, states)
-        if tables and not dlt.current.source_schema().tables.get(CHANGES, {}).get("columns"):
+        if tables and not stored_columns(CHANGES):
             # the table exists from the start
             yield from events.writer(RESOURCES[tables[0]]).changes([], empty=True)
         yield from remove_old_deletions(context, events.writer, states)
@@ -83,7 +80,7 @@ def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
         except NotReadable as refusal:
             context.deny_events(refusal)
             context.cancel_another_package()
-            dlt.current.source_state()[EVENTS_DENIED] = True
+            source_state()[EVENTS_DENIED] = True
     if context.events_denied is not None:
         yield from events.apply_bodies(tables)
     due = [name for name in plan.compared if name in tables]
@@ -112,7 +109,7 @@ def _apply_events(
         return
     if not plan.is_by_id:
         yield from events.poll([RESOURCES[name] for name in plan.polled if name in tables])
-        dlt.current.source_state().pop(EVENTS_DENIED, None)
+        source_state().pop(EVENTS_DENIED, None)
     yield from events.apply_by_id(tables)
 
 
@@ -123,7 +120,7 @@ def _snapshots_of_lists(
     tables: Sequence[str],
 ) -> Iterator[Any]:
     """Yield requested snapshots of resources without events, once their first listing is loaded."""
-    list_states = dlt.current.source_state().get("resources", {})
+    list_states = source_state().get("resources", {})
     for table in tables:
         state, run = list_states.get(table, {}), context.listing_runs.get(table)
         if plan.steps[table] == "incremental" and state.pop("snapshot_due", False):
@@ -181,7 +178,7 @@ def _rewind_if_changes_lost(
         CHANGES,
     )
     # until there are some again: Stripe may know of none
-    del dlt.current.source_state()[HAS_CHANGES]
+    del source_state()[HAS_CHANGES]
     for table in followed:
         rewind_cursor(states[table], context.api.now())
 
@@ -205,7 +202,7 @@ def _begin_events(
     context: RunContext, plan: RunPlan, tables: Sequence[str], states: EventStates
 ) -> None:
     """Let the events of a resource begin where its list began; with a gap, after its comparison."""
-    list_states = dlt.current.source_state().get("resources", {})
+    list_states = source_state().get("resources", {})
     for table in tables:
         step, run = plan.steps[table], context.listing_runs.get(table)
         if RESOURCES[table].is_dependent:
@@ -404,7 +401,7 @@ class EventStream:
         """
         run = self.context.listing_runs.get(table)
         if run is not None and run.done and not run.plan.keeps_cursor:
-            list_state = dlt.current.source_state()["resources"][table]
+            list_state = source_state()["resources"][table]
             list_state.update(run.state(self.context.options))
 
     def _readable(self, resources: Sequence[Resource]) -> list[Resource]:

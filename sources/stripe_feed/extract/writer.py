@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import msgspec
 import pyarrow as pa
-from dlt.common.configuration.container import Container
-from dlt.common.storages.load_package import LoadPackageStateInjectableContext
-from dlt.extract.source import SourceInjectableContext
 
 from ..destination.comments import comment_columns
 from ..destination.duckdb_file import duckdb_path, wait_for_file
@@ -26,11 +23,12 @@ from ..resources import CHANGES, RESOURCES
 from ..resources.groups import OWNED_TABLES, tables_filled_by
 from ..resources.model import Child, Resource
 from . import existing
+from .accounts.package import account_part, load_id, selected_resources, source_state
 from .next_step import VERSION_STEP
 from .repairs.clock_errors import repair_clock_errors
 from .run import HAS_CHANGES, RunContext
 from .tables.arrow import LoadStamp, child_table, parent_table
-from .tables.changes import ChangeRow, change_hints, change_table
+from .tables.changes import ChangeRow, change_hints, change_table, digest_id
 from .tables.codec import Record, TableCodec
 from .tables.dlt_resource import load_sqlite_serially, restrict_access
 from .tables.hints import (
@@ -70,6 +68,13 @@ def certainly_before(version: int, second: int) -> bool:
     return at < second if order else at + VERSION_LAG + MAX_REQUEST_SECONDS < second
 
 
+class NamedTable(NamedTuple):
+    """Rows for a table, in a package of several accounts."""
+
+    name: str
+    rows: pa.Table
+
+
 class Writer:
     """Turns the objects of one resource into marked Arrow tables, yielded by the dlt resource
     `resource_name`.
@@ -89,17 +94,21 @@ class Writer:
         self.names: dict[str, TableNames] = {}
         self.stored_hashes: dict[str, str] = {}  # id -> hash, of the rows that were looked up last
         self.lost_table = ""  # of embedded objects; the destination has lost its rows
-        load_id = ""
-        if LoadPackageStateInjectableContext in Container():  # else nothing is loaded
-            load_id = dlt.current.load_package_state()["load_id"]
-            self.client, self.destination, self.tables_without_rows = (
-                self.context.connections.sql_client(load_id, self._open_client)
-            )
-            self.names = {name: table_names(self.client, name) for name in self._tables()}
+        load, part = load_id(), account_part()
+        if load:  # else nothing is loaded
+            if part is not None:
+                self.client, self.destination = part.client, part.destination
+                self.tables_without_rows = part.tables_without_rows
+            else:
+                self.client, self.destination, self.tables_without_rows = (
+                    self.context.connections.sql_client(load, self._open_client)
+                )
+                self.names = {name: table_names(self.client, name) for name in self._tables()}
             self._check_owner()
-            if self.context.must_check_clocks(load_id):
-                repair_clock_errors(self.context, self.client, dlt.current.source_state())
-        self.stamp = LoadStamp(context.account.id, load_id)
+            if self.context.must_check_clocks(load):
+                repair_clock_errors(self.context, self.client, source_state())
+        self.is_part = part is not None  # tables go to the package of several accounts, unmarked
+        self.stamp = LoadStamp(context.account.id, load)
 
     def _open_client(self) -> tuple[Any, str, frozenset[str]]:
         """Check the destination, and return its SQL client, its type and its empty tables; done once
@@ -111,9 +120,9 @@ class Writer:
         require_same_place(pipeline)
         restrict_access(pipeline)
         load_sqlite_serially(pipeline)
-        state = dlt.current.source_state()
+        state = source_state()
         resources = state.get("resources", {})
-        selected = Container()[SourceInjectableContext].source.resources.selected
+        selected = selected_resources()
         require_usable_dataset(
             pipeline, state, tables_filled_by(name for name in RESOURCES if name in selected)
         )
@@ -140,8 +149,9 @@ class Writer:
         does not say.
         """
         account = self.context.account
-        state = dlt.current.source_state()
-        check_owner(account, stored_owner(state, self.client, OWNED_TABLES))
+        state = source_state()
+        tables = [] if account_part() else OWNED_TABLES  # those of several accounts
+        check_owner(account, stored_owner(state, self.client, tables))
         state.update(account=account.id, livemode=account.livemode)
         if state.get("api_version") != self.context.api.version:
             if "api_version" in state:
@@ -207,11 +217,15 @@ class Writer:
         ):
             return []
         if changes:
-            dlt.current.source_state()[HAS_CHANGES] = True
+            source_state()[HAS_CHANGES] = True
+        if self.is_part:
+            _distinguish(changes, self.stamp.account_id)
         first = self.context.counters.add_changes(len(changes))
         table = change_table(
             changes, self.stamp, self.context.account.livemode, self.context.api.now(), first
         )
+        if self.is_part:
+            return [NamedTable(CHANGES, table)]
         if CHANGES not in self.hinted:
             self.hinted.add(CHANGES)
             hints = change_hints(self.destination)
@@ -328,6 +342,8 @@ class Writer:
             self.context.count_rows(
                 name, table.num_rows if child is None else table["deleted_at"].null_count
             )
+        if self.is_part:
+            return NamedTable(name, table)
         is_own = name == self.resource_name
         if name in self.hinted or self.client is None:
             return table if is_own else dlt.mark.with_table_name(table, name)
@@ -351,6 +367,15 @@ class Writer:
     def _codec_of(self, name: str) -> TableCodec:
         children = {codec.name: codec for _, codec in self.codec.children}
         return children.get(name) or self.context.codecs[name]
+
+
+def _distinguish(changes: Iterable[ChangeRow], account: str) -> None:
+    """Give differences and snapshots an id of their account's: two accounts can have a product or a
+    coupon with the same id and the same content.
+    """
+    for change in changes:
+        if change.origin in ("diff", "snapshot"):
+            change.change_id = digest_id(account, change.change_id)
 
 
 class _Head(msgspec.Struct):

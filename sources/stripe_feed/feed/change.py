@@ -27,8 +27,9 @@ UTC.
 Entry = tuple[Any, ...]
 """The values of `LOG_COLUMNS`, in this order."""
 
-CHANGE_ID, RESOURCE, OBJECT_ID, CUSTOMER_ID = (
-    LOG_COLUMNS.index(name) for name in ("change_id", "resource", "object_id", "customer_id")
+CHANGE_ID, RESOURCE, OBJECT_ID, CUSTOMER_ID, ACCOUNT_ID = (
+    LOG_COLUMNS.index(name)
+    for name in ("change_id", "resource", "object_id", "customer_id", "account_id")
 )
 
 OP_WORDS = {"c": "added", "u": "updated", "d": "removed", "r": "read"}

@@ -16,7 +16,7 @@ from typing import Any
 from ..destination.duckdb_file import duckdb_path
 from ..destination.locks import retry_while_locked
 from ..destination.pipeline import lock_copy
-from ..destination.state import read_source_state
+from ..destination.state import read_source_state, refuse_many
 from ..errors import SetupError, StripeFeedError
 from ..extract.tables.diff import Image
 from ..resources import RESOURCES, TABLES
@@ -203,7 +203,9 @@ def _is_asked_for(client: Any, name: str) -> bool:
 
 def require_complete(client: Any, tables: Iterable[str]) -> None:
     """Raise `SetupError` while the first copy of one of these tables is incomplete."""
-    states = read_source_state(client).get("resources", {})
+    state = read_source_state(client)
+    refuse_many(state, "Look-ups in the copy need")
+    states = state.get("resources", {})
     if incomplete := [
         name for name in tables if "t0" not in states.get(name, {}) or any(states[name]["left"])
     ]:

@@ -68,21 +68,23 @@ def net_changes(
     """
     where, values = conditions(resources)
     span = f"from log where position > ? and position <= ?{where}"
-    grouped = f"select min(position), max(position), count(*), {NOT_OURS} {span} and not late group by resource, object_id order by 2"
+    grouped = f"select min(position), max(position), count(*), {NOT_OURS} {span} and not late group by account_id, resource, object_id order by 2"
     with store.transaction("deferred") as db:
         numbers = array(
             "q", map(int, chain.from_iterable(db.execute(grouped, (after, upto, *values))))
         )  # 32 bytes per object
-        late: dict[tuple[str, str], list[int]] = {}
-        for position, *of in db.execute(
-            f"select position, resource, object_id {span} and late", (after, upto, *values)
+        late: dict[tuple[str | None, str, str], list[int]] = {}
+        for position, account, table, id in db.execute(
+            f"select position, account_id, resource, object_id {span} and late",
+            (after, upto, *values),
         ):
-            late.setdefault((of[0], of[1]), []).append(position)
+            late.setdefault((account, table, id), []).append(position)
     spans = iter(numbers)
     for low, high, count, others in zip(spans, spans, spans, spans, strict=True):
         first, last = store.at(low), store.at(high)
         if first is not None and last is not None:  # else pruned meanwhile
-            first = _first_change(store, first, late.get((first.resource, first.object_id), []))
+            object_key = (first.account_id, first.resource, first.object_id)
+            first = _first_change(store, first, late.get(object_key, []))
             is_ours = not others and first.origin_push
             folded = _fold(store, first, last, count + first.late, is_ours)
             if folded is not None:
@@ -118,8 +120,9 @@ def _leads_to(earlier: Change, later: Change) -> bool:
 def net_between(store: FeedStore, first: Change, last: Change) -> NetChange | None:
     """Return the net change of one object from `first` to `last`; None if it ends as it began."""
     count, others = store.query(
-        f"select count(*), {NOT_OURS} from log where position between ? and ? and not late and resource = ? and object_id = ?",
+        f"select count(*), {NOT_OURS} from log where position between ? and ? and not late and account_id is ? and resource = ? and object_id = ?",
         *sorted((first.offset, last.offset)),
+        last.account_id,
         last.resource,
         last.object_id,
     )[0]
@@ -217,7 +220,8 @@ def _changed(store: FeedStore, first: Change, last: Change, before: Image | None
     if before is not None and last.after is not None and first.api_version == last.api_version:
         return changed_paths(_difference(first, last, before, last.after) or {})
     rows = store.query(
-        "select changed from log where resource = ? and object_id = ? and position between ? and ?",
+        "select changed from log where account_id is ? and resource = ? and object_id = ? and position between ? and ?",
+        last.account_id,
         last.resource,
         last.object_id,
         *sorted((first.offset, last.offset)),

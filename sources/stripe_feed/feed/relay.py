@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from ..destination.duckdb_file import duckdb_path
 from ..destination.error_messages import connection_error, file_error
 from ..destination.place import FEED_STORE_SUFFIX, companion_file
-from ..destination.state import read_source_state, select_rows, table_name
+from ..destination.state import ACCOUNTS, read_source_state, select_rows, table_name
 from ..errors import Locked, WrongAccount
 from ..resources import CHANGES, RESOURCES
-from .change import LOG_COLUMNS, SOURCE_COLUMNS, Entry, entry_from_row
+from .change import ACCOUNT_ID, LOG_COLUMNS, SOURCE_COLUMNS, Entry, entry_from_row
 from .erase import erase_again
 from .storage.store import FeedStore
 
@@ -33,7 +33,7 @@ _OTHER_SETTINGS = "different configuration"  # DuckDB, of a file that this proce
 
 T = TypeVar("T")
 SEQ, LOAD = SOURCE_COLUMNS.index("seq"), SOURCE_COLUMNS.index("_dlt_load_id")
-ACCOUNT, LIVEMODE = LOG_COLUMNS.index("account_id"), LOG_COLUMNS.index("livemode")
+LIVEMODE = LOG_COLUMNS.index("livemode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,10 @@ def relay(store: FeedStore, client: Any) -> int:
 
 
 def _count_objects(client: Any) -> Iterator[tuple[str, int]]:
-    states = read_source_state(client).get("resources", {})
-    for table in (name for name in RESOURCES if name in states):
+    state = read_source_state(client)
+    parts = [state, *state.get(ACCOUNTS, {}).values()]
+    loaded = {name for part in parts for name in part.get("resources", {})}
+    for table in (name for name in RESOURCES if name in loaded):
         for (count,) in select_rows(client, f"select count(*) from {table_name(client, table)}"):
             yield table, int(count)
 
@@ -185,9 +187,13 @@ def _count_objects(client: Any) -> Iterator[tuple[str, int]]:
 def copy_changes(store: FeedStore, client: Any, into: str) -> int:
     """Copy changes as `relay` does, into the log or into the one that a rebuild fills."""
     pending, new = sorted(set(_completed_loads(client)) - store.relayed(into)), 0
+    is_of_many = bool(pending) and ACCOUNTS in read_source_state(client)
+    if is_of_many:
+        store.note_many_accounts()
     for span in _spans(client, pending):
         rows = [entry_from_row(row) for row in _read_span(client, span)]
-        _check_account(store, rows)
+        if not is_of_many:
+            _check_account(store, rows)
         new += _write(store, rows, span.loads if span.is_last else [], into)
     return new
 
@@ -199,7 +205,7 @@ def _check_account(store: FeedStore, rows: Sequence[Entry]) -> None:
     for expected in store.query(
         "select account_id, livemode from log order by position desc limit 1"
     ):
-        for actual in {(row[ACCOUNT], row[LIVEMODE]) for row in rows} - {expected}:
+        for actual in {(row[ACCOUNT_ID], row[LIVEMODE]) for row in rows} - {expected}:
             if None not in (*expected, *actual):
                 raise WrongAccount(
                     f"{store.path.name} holds the changes of account {expected[0]}{_mode(expected[1])}, but the destination holds those of "

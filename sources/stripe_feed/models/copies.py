@@ -14,7 +14,7 @@ from ..destination.locks import DEFAULT_WAIT, retry_while_locked
 from ..destination.pipeline import check_destination, dlt_settings, lock_copy, open_pipeline
 from ..destination.place import DEFAULT_DATASET, POSTGRES, models_schema
 from ..destination.read import CopyReader, open_reader
-from ..destination.state import decode_state, states_query
+from ..destination.state import decode_state, refuse_many, states_query
 from ..errors import SetupError, UsageError
 from ..resources import CHANGES, RESOURCES
 from .database import (
@@ -92,6 +92,7 @@ def open_connection(pipeline: Any, wait: float) -> Iterator[ModelDatabase]:
     if file is not None:
         wait_for_file(client, file, wait)
     with client_database(client) as database:
+        refuse_many(stored_state(database), "Models need")
         if file is not None:
             for setting in DUCKDB_SETTINGS:
                 database.execute(setting)
@@ -123,6 +124,7 @@ def stored_state(database: ModelDatabase) -> dict[str, Any]:
 
 def loaded_tables(state: Mapping[str, Any]) -> frozenset[str]:
     """The raw tables that a sync has read, by the source's state, whether they have rows or not."""
+    refuse_many(state, "Models and reports need")
     resources = state.get("resources", {})
     listed = [row for name, row in RESOURCES.items() if "t0" in resources.get(name, {})]
     tables = {row.table for row in listed}

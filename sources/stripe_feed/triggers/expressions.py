@@ -42,6 +42,7 @@ CHANGE_FIELDS: dict[str, Callable[[Change], Any]] = {
             "resource",
             "object_id",
             "customer_id",
+            "account_id",
             "origin",
             "origin_push",
             "event_type",

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import dlt
 import msgspec
 
 from ...resources import RESOURCES
 from ...resources.model import Child, Column, Resource, field_names
 from .. import existing
+from ..accounts.package import resource_state
 from ..lists import rows_if_readable
 from ..next_step import should_store
 from ..paging.fetch import decode_raw_rows, fetch_sublist
@@ -49,7 +49,7 @@ def held_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
 
 
 def _held_rows(context: RunContext, resource: Resource, selected: Sequence[str]) -> Iterator[Any]:
-    state = dlt.current.resource_state()
+    state = resource_state(resource.table)
     writer = Writer(context, resource)
     is_first = "t0" not in state
     if is_first:

@@ -19,12 +19,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-import dlt
-
 from ...errors import NotReadable
 from ...resources import CHANGES
 from ...resources.model import Parent, Resource
 from .. import existing
+from ..accounts.package import resource_state, source_state
 from ..events.classify import ids_with_events, parents_with_events
 from ..lists import listed_changes, rows_if_readable
 from ..next_step import SECONDS_PER_DAY, TOO_OLD, RunPlan, should_store
@@ -52,7 +51,7 @@ def sublist_rows(context: RunContext, resource: Resource) -> Iterator[Any]:
 def _sublist_rows(
     context: RunContext, resource: Resource, selected: Sequence[str]
 ) -> Iterator[Any]:
-    state, parent = dlt.current.resource_state(), resource.parent
+    state, parent = resource_state(resource.table), resource.parent
     assert parent is not None
     writer = Writer(context, resource)
     plan = context.plan(selected)
@@ -85,7 +84,7 @@ def _are_parents_complete(
         if parent.table not in context.refused:
             context.require_another_package()
         return False
-    list_state = dlt.current.source_state().get("resources", {}).get(parent.table, {})
+    list_state = source_state().get("resources", {}).get(parent.table, {})
     if step is None and ("t0" not in list_state or any(list_state["left"])):
         log.warning(
             "%s has one list for each of %s, which are not loaded: select both.",
@@ -112,9 +111,9 @@ class Sublists:
         self.state, self.reports_changes = state, reports_changes
         self.resource, self.table = writer.resource, writer.resource.table
         self.refusals: dict[str, Exception] = {}  # by parent
-        source_state = dlt.current.source_state()
+        stored_state = source_state()
         self.event_state: dict[str, Any] = (
-            source_state.get("resources", {}).get(CHANGES, {}).get(self.table, {})
+            stored_state.get("resources", {}).get(CHANGES, {}).get(self.table, {})
         )
 
     # -- which lists

@@ -16,6 +16,7 @@ from typing import Any
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from ...api.stripe_time import CLOCK_TOLERANCE
+from ...destination.state import rows_to_change
 from ...resources import CHANGES, RESOURCES, TABLES
 from ..next_step import RETENTION, UNPROVEN, VERSION_STEP
 from ..run import RunContext
@@ -67,7 +68,9 @@ def _lower_versions(client: Any, version: int) -> None:
     with client:
         for table in TABLES:
             with suppress(DestinationUndefinedEntity):
-                name = client.make_qualified_table_name(table)
+                name, condition = rows_to_change(client, table)
                 client.execute_sql(
-                    f"update {name} set _version = %s where _version > %s", version, version
+                    f"update {name} set _version = %s where {condition}_version > %s",
+                    version,
+                    version,
                 )

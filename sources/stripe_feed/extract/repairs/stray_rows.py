@@ -8,7 +8,7 @@ from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from ...destination.state import select_rows, table_name
+from ...destination.state import rows_to_change, select_rows, table_name
 from ...resources.model import Child, Resource
 from ..existing import IDS_PER_SELECT
 
@@ -58,34 +58,37 @@ def delete_orphans(client: Any, child: Child, parent: str) -> None:
 
 
 def _orphans_clause(client: Any, child: Child, parent: str) -> str:
-    table = table_name(client, child.table)
+    table, condition = rows_to_change(client, child.table)
     return (
-        f"{table} where id is null or not exists (select 1 from {table_name(client, parent)} held "
-        f"where held.id = {table}.{child.parent} and held.deleted_at is null)"
+        f"{table} where {condition}(id is null or not exists (select 1 from {table_name(client, parent)} held "
+        f"where held.id = {table}.{child.parent} and held.deleted_at is null))"
     )
 
 
 def delete_rows(client: Any, table: str, ids: Sequence[str]) -> None:
     """Delete rows by id."""
+    name, condition = rows_to_change(client, table)
     for start in range(0, len(ids), IDS_PER_SELECT):
         batch = ids[start : start + IDS_PER_SELECT]
         _execute(
             client,
-            f"delete from {table_name(client, table)} where id in ({', '.join(['%s'] * len(batch))})",
+            f"delete from {name} where {condition}id in ({', '.join(['%s'] * len(batch))})",
             *batch,
         )
 
 
 def delete_rows_without_id(client: Any, table: str) -> None:
     """Delete the rows without an id."""
-    _execute(client, f"delete from {table_name(client, table)} where id is null")
+    name, condition = rows_to_change(client, table)
+    _execute(client, f"delete from {name} where {condition}id is null")
 
 
 def reset_future_versions(client: Any, table: str, version: int) -> None:
     """Set rows with a version above this one to the oldest version: no row could replace them."""
+    name, condition = rows_to_change(client, table)
     _execute(
         client,
-        f"update {table_name(client, table)} set _version = 0 where _version > %s or _version is null",
+        f"update {name} set _version = 0 where {condition}(_version > %s or _version is null)",
         version,
     )
 

@@ -14,7 +14,7 @@ from ...resources.model import Resource
 from .arrow import LoadStamp, json_text
 from .codec import ARROW_MEMORY, ARROW_TYPES, LOAD_COLUMN, UTC_TIME
 from .diff import Image, changed_paths, difference
-from .hints import DATA_TYPES, JSON_AS_TEXT, MERGE
+from .hints import ACCOUNT_COLUMN, DATA_TYPES, JSON_AS_TEXT, MERGE, key_of
 
 ChangeOp = Literal["c", "u", "d", "r"]
 ChangeOrigin = Literal["event", "diff", "snapshot", "list"]
@@ -27,6 +27,13 @@ CHANGE_SCHEMA = pa.schema(
         for c in (*CHANGE_COLUMNS, LOAD_COLUMN)
     ]
 )
+
+
+_account_field = CHANGE_SCHEMA.get_field_index(ACCOUNT_COLUMN)
+SHARED_CHANGE_SCHEMA = CHANGE_SCHEMA.set(
+    _account_field, CHANGE_SCHEMA.field(_account_field).with_nullable(False)
+)
+"""The same, where the account is part of the key."""
 
 
 class ChangeRow(msgspec.Struct, gc=False):
@@ -116,7 +123,7 @@ def customer_id_of(resource: Resource, id: str, image: Mapping[str, Any]) -> str
     return customer if isinstance(customer, str) else None
 
 
-def change_hints(destination: str = "") -> dict[str, Any]:
+def change_hints(destination: str = "", is_shared: bool = False) -> dict[str, Any]:
     """Return dlt's hints for the table. The merge has no condition: a change never changes, and its
     key removes duplicates.
     """
@@ -130,9 +137,11 @@ def change_hints(destination: str = "") -> dict[str, Any]:
         }
         for column in (*CHANGE_COLUMNS, LOAD_COLUMN)
     }
+    if is_shared:
+        columns[ACCOUNT_COLUMN]["nullable"] = False
     return {
         "table_name": CHANGES,
-        "primary_key": "change_id",
+        "primary_key": key_of("change_id", is_shared),
         "file_format": "parquet",
         "write_disposition": dict(MERGE),
         "columns": columns,

@@ -23,6 +23,7 @@ DATA_TYPES: dict[ColumnKind, dict[str, Any]] = {
     "decimal": {"data_type": "decimal", "precision": 38, "scale": 12},
     "json": {"data_type": "json"},
 }
+ACCOUNT_COLUMN = "account_id"
 MERGE = {"disposition": "merge", "strategy": "delete-insert"}
 JSON_AS_TEXT = frozenset(
     {
@@ -50,13 +51,20 @@ class TableNames:
     staging: str
 
 
+def key_of(name: str, is_shared: bool) -> str | list[str]:
+    """The primary key of a table; of one that several accounts share, with the account."""
+    return [ACCOUNT_COLUMN, name] if is_shared else name
+
+
 def table_hints(
-    codec: TableCodec, child: Child | None = None, destination: str = ""
+    codec: TableCodec, child: Child | None = None, destination: str = "", is_shared: bool = False
 ) -> dict[str, Any]:
-    """Return the hints of a table. Before a run the type of the destination is unknown."""
+    """Return the hints of a table. Before a run the type of the destination is unknown.
+    `is_shared`: several accounts share the table.
+    """
     return {
         "table_name": codec.name,
-        "primary_key": "id",
+        "primary_key": key_of("id", is_shared),
         "file_format": "parquet",
         "write_disposition": dict(MERGE),
         "columns": column_hints(
@@ -84,37 +92,43 @@ def column_hints(
     return hints
 
 
-def newer_wins(names: TableNames) -> dict[str, Any]:
+def newer_wins(names: TableNames, is_shared: bool = False) -> dict[str, Any]:
     """Return the merge of a resource's table: a row replaces the stored one unless it is older."""
-    return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}
+    return {**MERGE, "source_filter": _no_newer(names.table, "id", "", is_shared)}
 
 
-def replace_children(child: Child, parent: TableNames, names: TableNames) -> dict[str, Any]:
+def replace_children(
+    child: Child, parent: TableNames, names: TableNames, is_shared: bool = False
+) -> dict[str, Any]:
     """Return the merge of a child table: the children of a parent replace all stored ones, unless
     the stored parent is newer.
     """
     key = child.parent
-    seen = (
-        f"select s.{key} from {{staging_table}} s where {_no_newer(parent.table, f's.{key}', 's.')}"
-    )
-    fresh = _no_newer(parent.table, key, "", (key, names.staging))
+    key_columns = [key] if not is_shared else [ACCOUNT_COLUMN, key]
+    staged_keys = ", ".join(f"s.{name}" for name in key_columns)
+    seen = f"select {staged_keys} from {{staging_table}} s where {_no_newer(parent.table, f's.{key}', 's.', is_shared)}"
+    fresh = _no_newer(parent.table, key, "", is_shared, (key, names.staging))
+    keys = key if not is_shared else f"({', '.join(key_columns)})"
     return {
         **MERGE,
-        "destination_scope": f"{key} in ({seen})",
+        "destination_scope": f"{keys} in ({seen})",
         "source_filter": f"id <> {key} and {fresh}",  # tombstones: id = key
     }
 
 
-def _no_newer(table: str, key: str, alias: str, staged: tuple[str, str] | None = None) -> str:
+def _no_newer(
+    table: str, key: str, alias: str, is_shared: bool, staged: tuple[str, str] | None = None
+) -> str:
     # the inner columns are renamed, or the names would bind to the inner table. The correlated
     # max() form is quadratic, and so are two conditions instead of the union, or dlt's hard_delete
     # beside them: PostgreSQL then expects one row and loops
-    stored_versions = f"select id as xid, _version as xv from {_escape_braces(table)}"
+    account = f"{ACCOUNT_COLUMN} as xa, " if is_shared else ""
+    stored_versions = f"select {account}id as xid, _version as xv from {_escape_braces(table)}"
     if staged:
-        stored_versions += (
-            f" union all select {staged[0]}, _version from {_escape_braces(staged[1])}"
-        )
-    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv > {alias}_version)"
+        staged_account = f"{ACCOUNT_COLUMN}, " if is_shared else ""
+        stored_versions += f" union all select {staged_account}{staged[0]}, _version from {_escape_braces(staged[1])}"
+    same_account = f"xa = {alias}{ACCOUNT_COLUMN} and " if is_shared else ""
+    return f"not exists (select 1 from ({stored_versions}) xx where {same_account}xid = {key} and xv > {alias}_version)"
 
 
 def _escape_braces(name: str) -> str:

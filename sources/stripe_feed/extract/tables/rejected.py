@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Mapping
 from threading import Lock
 from typing import Any
 
-import dlt
 import msgspec
 
 from ...errors import PartlyDone
+from ..accounts.package import source_state
 
 log = logging.getLogger("stripe_feed")
 
@@ -107,7 +107,7 @@ class RejectedObjects:
         if table in self.retried_tables:
             return []
         self.retried_tables.add(table)
-        return list(dlt.current.source_state().get(REJECTED_STATE, {}).get(table, ()))
+        return list(source_state().get(REJECTED_STATE, {}).get(table, ()))
 
     def resolve(self, table: str, ids: Iterable[str]) -> None:
         """Forget ids that were tried again and are stored now, or do not exist any more."""
@@ -115,7 +115,7 @@ class RejectedObjects:
 
     def store(self, table: str) -> None:
         """Store the ids to try again, before a cursor moves past them."""
-        state = dlt.current.source_state()
+        state = source_state()
         stored: Collection[str] = state.get(REJECTED_STATE, {}).get(table, ())
         ids = sorted((set(stored) - self.resolved_ids.get(table, set())) | self.ids(table))
         if ids == list(stored):

@@ -13,10 +13,11 @@ from ..change import LOG_COLUMNS
 from ..erase import erase_bodies, erase_rows, ids_of_others
 from ..relay import copy_changes
 from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
-from .store import SCAN_WINDOW, FeedStore
+from .store import MANY_ACCOUNTS, SCAN_WINDOW, FeedStore
 
 NEWEST_VERSION = (
-    "select versions from objects o where o.object_id = log.object_id and o.resource = log.resource"
+    "select versions from objects o where o.resource = log.resource and o.object_id = "
+    f"iif((select 1 from meta where name = '{MANY_ACCOUNTS}'), log.account_id || '/' || log.object_id, log.object_id)"
 )
 LOG_TABLES = ("log", "objects", "loads")
 

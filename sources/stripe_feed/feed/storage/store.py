@@ -20,6 +20,7 @@ from ...errors import SetupError
 from ...resources.push_tables import PUSHES
 from ...sqlite_file import SqliteFile
 from ..change import (
+    ACCOUNT_ID,
     CHANGE_ID,
     CUSTOMER_ID,
     LOG_COLUMNS,
@@ -34,6 +35,8 @@ from .store_errors import Unusable, damaged, unusable
 
 WAL_BYTES = 32_000_000
 MODELS_BUILT = "models_built"  # counter of builds
+# counter that is set if the changes are of several accounts: two may have objects of the same id
+MANY_ACCOUNTS = "many_accounts"
 SPARE_BYTES = 250_000  # bytes
 SCAN_WINDOW = 5_000  # positions searched in one select, however few match
 
@@ -204,6 +207,10 @@ class FeedStore(SqliteFile):
                 (MODELS_BUILT,),
             )
 
+    def note_many_accounts(self) -> None:
+        """Record that the changes are of several accounts, before the first of them."""
+        self.query("insert or ignore into meta values (?, 1)", MANY_ACCOUNTS)
+
     def note_totals(self, objects: Mapping[str, int]) -> None:
         """Store how many objects of each resource the copy holds, for guards."""
         with self.transaction() as db:
@@ -320,7 +327,12 @@ def _insert(db: sqlite3.Connection, fresh: list[Entry], into: str) -> None:
     """Insert changes at the next positions, each with its object's next version."""
     if not fresh:
         return
-    ids = list({entry[OBJECT_ID] for entry in fresh})
+    many = db.execute("select 1 from meta where name = ?", (MANY_ACCOUNTS,)).fetchone()
+    keys = [
+        f"{entry[ACCOUNT_ID]}/{entry[OBJECT_ID]}" if many else str(entry[OBJECT_ID])
+        for entry in fresh
+    ]
+    ids = list(set(keys))
     versions: dict[tuple[str, str], int] = {
         (resource, object_id): count
         for resource, object_id, count in db.execute(
@@ -330,8 +342,8 @@ def _insert(db: sqlite3.Connection, fresh: list[Entry], into: str) -> None:
     }
     (head,) = db.execute(f"select value from meta where name = 'head{into}'").fetchone()
     rows = []
-    for position, entry in enumerate(fresh, head + 1):
-        key = (entry[RESOURCE], entry[OBJECT_ID])
+    for position, (entry, id) in enumerate(zip(fresh, keys, strict=True), head + 1):
+        key = (entry[RESOURCE], id)
         versions[key] = versions.get(key, 0) + 1
         rows.append((position, versions[key], *entry))
     columns = f"position, object_version, {', '.join(LOG_COLUMNS)}"

@@ -7,17 +7,19 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from ...errors import StripeFeedError
+from ...accounts_run import AccountResult
+from ...errors import StripeFeedError, Unreachable
 from ...extract.events.webhook import decode_head
 from ...feed.storage.store import FeedStore
 from ...feed.storage.store_errors import Unusable
 from ...resources import CHANGES
+from ...shared_run import AccountTurn
 from ...sync_run import Synced
 from .. import webhook_inbox
 from ..service import MAX_BODIES, MAX_EVENTS, events_to_read, mark_events
@@ -27,6 +29,20 @@ from .turns import Turn, Turns
 log = logging.getLogger("stripe_feed")
 
 LEFT_SECONDS = 60.0  # until events are tried again that a sync has left without a fault
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is read of an account in a turn: the received events that wait; with `polls`, all that is
+    new.
+    """
+
+    waiting: Sequence[webhook_inbox.ReceivedEvent]
+    polls: bool
+
+
+SyncTogether = Callable[[Sequence[AccountTurn]], Iterator[AccountResult]]
+"""Syncs several accounts into one dataset, and tells the result of each once it is loaded."""
 
 
 @dataclass
@@ -99,19 +115,87 @@ class Accounts:
         while (turn := self._next()) is not None:
             self.take(turn)
 
+    def work_together(self, sync: SyncTogether) -> None:
+        """The same for a dataset that all accounts share: those that rang are synced in one package.
+        One thread does it. Raises what keeps the dataset from being written.
+        """
+        while not self.stopped.is_set():
+            with self.changed:
+                turns = self.turns.next_together(self.now())
+                if not turns:
+                    self.changed.wait(self.turns.seconds_until_next(self.now()))
+            self.take_together(turns, sync)
+
     def take(self, turn: Turn) -> None:
         """Sync the account of a turn, and end the turn."""
-        failed, more = True, False
         try:
-            more = self._sync(turn)
-            failed = False
+            reading = self._reading(turn)
+            done = None
+            if reading is not None:
+                is_whole = self.turns.has_whole_copy(turn.account)
+                rung = events_to_read(reading.waiting)
+                done = self.run(turn.account, is_whole, rung=rung, polls=reading.polls)
+        except Exception as fault:
+            self._end(turn, fault=fault)
+        else:
+            self._end(turn, reading, done)
+
+    def take_together(self, turns: Sequence[Turn], sync: SyncTogether) -> None:
+        """Sync the accounts of these turns, and end the turns. Raises what ends all of them."""
+        readings: dict[str, tuple[Turn, Reading]] = {}
+        for turn in turns:
+            try:
+                reading = self._reading(turn)
+            except Exception as fault:
+                self._end(turn, fault=fault)
+            else:
+                if reading is None:
+                    self._end(turn)
+                else:
+                    readings[turn.account] = (turn, reading)
+        asked = [
+            AccountTurn(account, events_to_read(reading.waiting), reading.polls)
+            for account, (_, reading) in readings.items()
+        ]
+        ended_by: Exception = Unreachable("stopped")
+        try:
+            for result in sync(asked) if asked else ():
+                turn, reading = readings.pop(result.account_id)
+                if result.synced is not None:
+                    self._end(turn, reading, result.synced)
+                else:
+                    self._end(turn, fault=result.cause or StripeFeedError(result.error))
+        except Exception as common:
+            ended_by = common
+            raise
+        finally:
+            for turn, _ in readings.values():
+                self._end(turn, fault=ended_by)
+
+    def _end(
+        self,
+        turn: Turn,
+        reading: Reading | None = None,
+        done: Synced | None = None,
+        *,
+        fault: Exception | None = None,
+    ) -> None:
+        """End a turn: with what was read, without anything to read, or with a fault."""
+        more = False
+        try:
+            if fault is not None:
+                raise fault
+            if reading is not None and done is not None:
+                more = self._mark(reading, done)
             self.said.pop(turn.account, None)
-        except StripeFeedError as fault:
-            self._failed(turn.account, type(fault).__name__, str(fault))
-        except Exception as fault:  # its words may hold data; the service goes on
+        except StripeFeedError as known:
+            fault = known
+            self._failed(turn.account, type(known).__name__, str(known))
+        except Exception as unknown:  # its words may hold data
+            fault = unknown
             words = "it is tried again; `stripe-feed sync --account ... --debug` shows more"
-            self._failed(turn.account, type(fault).__name__, words)
-        now = self.now()
+            self._failed(turn.account, type(unknown).__name__, words)
+        failed, now = fault is not None, self.now()
         rung_at = None if more else self._left_at(turn.account, now, failed)
         with self.changed:
             self.turns.end(turn, now, failed=failed, more=more)
@@ -137,9 +221,9 @@ class Accounts:
                 self.changed.wait(self.turns.seconds_until_next(self.now()))
         return None
 
-    def _sync(self, turn: Turn) -> bool:
-        """Sync an account once; return whether more events can be read at once. Every second time
-        after a failure without the received events, so that none of them can stop the rest.
+    def _reading(self, turn: Turn) -> Reading | None:
+        """What is to be read in a turn; None if nothing is. Every second time after a failure without
+        the received events, so that none of them can stop the rest.
         """
         failures = self.turns.failures(turn.account)
         limit = MAX_BODIES if self.keeps_bodies else MAX_EVENTS
@@ -149,17 +233,14 @@ class Accounts:
             else webhook_inbox.unread(self.inbox, limit, self.now(), turn.account)
         )
         polls = turn.polls or self.keeps_bodies or failures > 0
-        if not waiting and not polls:
-            return False
-        done = self.run(
-            turn.account,
-            self.turns.has_whole_copy(turn.account),
-            rung=events_to_read(waiting),
-            polls=polls,
-        )
+        return Reading(waiting, polls) if waiting or polls else None
+
+    def _mark(self, reading: Reading, done: Synced) -> bool:
+        """Record what was read; return whether more events can be read at once."""
         self.keeps_bodies = CHANGES in done.refused
         self.counts["synced"] += 1
-        return mark_events(self.inbox, [one.event_id for one in waiting], done, self.now())
+        ids = [one.event_id for one in reading.waiting]
+        return mark_events(self.inbox, ids, done, self.now())
 
     def _failed(self, account: str, kind: str, words: str) -> None:
         """Log a failure once; it is tried again after a growing pause."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 from ..service import DEBOUNCE, pause_after
 
@@ -28,13 +30,13 @@ class Turns:
 
     Each account has one turn at a time, and goes to the end of the queue after it: a burst of one
     delays no other. Whole readings leave one of `at_once` places free, so that a webhook waits for
-    no first load. `every`: seconds between the whole readings of an account; 0: none but the first and one more.
+    no first load; or take `most_polls` at most. `every`: seconds between the whole readings of an account; 0: none but the first and one more.
     """
 
-    def __init__(self, every: float, at_once: int) -> None:
+    def __init__(self, every: float, at_once: int, most_polls: int | None = None) -> None:
         self.every = every or math.inf
         self.at_once = at_once
-        self.most_polls = max(1, at_once - 1)
+        self.most_polls = max(1, at_once - 1) if most_polls is None else most_polls
         self._due_at: dict[str, float] = {}
         self._without_copy: set[str] = set()  # or with one that is not whole
         self._rung_at: dict[str, float] = {}
@@ -68,15 +70,18 @@ class Turns:
 
     def next(self, now: float) -> Turn | None:
         """Take the next turn; None if nothing is to be done now. `end` it afterwards."""
+        return self._take(now, polls=False) or self._take(now, polls=True)
+
+    def _take(self, now: float, *, polls: bool) -> Turn | None:
         if len(self._running) >= self.at_once:
             return None
-        for starts, polls in ((self._rings(), False), (self._polls(), True)):
-            at, account = min(((at, id) for id, at in starts.items()), default=(math.inf, ""))
-            if at <= now:
-                self._rung_at.pop(account, None)
-                self._running[account] = turn = Turn(account, polls)
-                return turn
-        return None
+        starts = self._polls() if polls else self._rings()
+        at, account = min(((at, id) for id, at in starts.items()), default=(math.inf, ""))
+        if at > now:
+            return None
+        self._rung_at.pop(account, None)
+        self._running[account] = turn = Turn(account, polls)
+        return turn
 
     def seconds_until_next(self, now: float) -> float | None:
         """Return when `next` is worth another call, if nothing else happens; None: never."""
@@ -118,6 +123,14 @@ class Turns:
     def failing(self) -> int:
         """How many accounts cannot be synced now."""
         return len(self._failures)
+
+    def next_together(self, now: float) -> list[Turn]:
+        """Take the turns that are taken together: all that rang, and a whole reading; or a few whole
+        readings if none rang.
+        """
+        rang = list(iter(partial(self._take, now, polls=False), None))
+        polls = islice(iter(partial(self._take, now, polls=True), None), 1 if rang else None)
+        return [*rang, *polls]
 
     def _rings(self) -> dict[str, float]:
         """When each account that has rung can start; one without a copy is loaded first."""

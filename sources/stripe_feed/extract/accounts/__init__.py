@@ -1,0 +1,1 @@
+"""Read several connected accounts into one package of shared tables."""

@@ -1,0 +1,103 @@
+"""Many accounts in one dataset under faults, kills and revoked accounts: the rows of each equal its truth."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
+from stripe_feed.destination.state import AccountClient
+from stripe_feed.resources import CHANGES, TABLES
+from stripe_feed.sandbox import Sandbox
+from tests.commands import Said, Shell, shell_of
+from tests.core import CORE
+from tests.truth import assert_true
+
+PACE = ("--max-rps", 2000, "--endpoint-rps", 2000)
+FILE, DATASET = "stripe_feed_accounts.duckdb", "stripe_accounts"
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    with shell_of(Sandbox(customers=0, products=0, oddities=False), tmp_path) as opened:
+        opened.env["DLT_DATA_DIR"] = str(tmp_path / "dlt")
+        yield opened
+
+
+def round_of(shell: Shell, *arguments: object) -> Said:
+    return shell.run("sync", "--all-accounts", "--shared", *PACE, *arguments)
+
+
+def kill_a_round(shell: Shell, seconds: float, *arguments: object) -> None:
+    """Start a round and kill it after a while, wherever it is, unless it has ended by then."""
+    process = shell.spawn("sync", "--all-accounts", "--shared", *PACE, *arguments)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def rows_of(account: str) -> Any:
+    """What stands for a pipeline to the comparison: its client sees the rows of one account."""
+
+    @contextmanager
+    def sql_client() -> Iterator[Any]:
+        with dlt_settings():
+            pipeline = open_pipeline(FILE, None, DATASET, "state")
+            with pipeline.sql_client() as client:
+                yield AccountClient(client, account, (*TABLES, CHANGES))
+
+    return SimpleNamespace(sql_client=sql_client)
+
+
+def set_faults(children: Sequence[Sandbox], share: float) -> None:
+    for child in children:
+        for fault in ("error_500", "reset", "truncate", "malformed"):
+            assert hasattr(child.faults, fault)
+            setattr(child.faults, fault, share)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "kills"),
+    [
+        pytest.param(20, 5, id="20", marks=pytest.mark.broad),
+        pytest.param(200, 12, id="200", marks=pytest.mark.long),
+    ],
+)
+def test_the_rows_of_each_account_equal_its_truth(shell: Shell, accounts: int, kills: int) -> None:
+    """A tenth has revoked the access, some while they are still in the list: each is named once."""
+    rng, box = random.Random(accounts), shell.box
+    children = [box.connect(customers=rng.randint(1, 6), seed=n) for n in range(accounts)]
+    gone = [box.connect(customers=1, seed=10_000 + n) for n in range(max(1, accounts // 10))]
+    arguments = ("--state-dir", "state")
+    set_faults(children, 0.02)
+    for n in range(kills):
+        kill_a_round(shell, rng.uniform(3, 8 + accounts / 10), *arguments)
+        for child in rng.sample(children, 1 + accounts // 2):
+            child.live(600, rng.randint(1, 6))
+        box.advance(600)
+        if n == 0:
+            for account in gone:
+                box.revoke(account.account_id)
+                box.create("accounts", id=account.account_id)  # the list still has it
+    set_faults(children, 0.0)
+    box.advance(3600)
+
+    said = round_of(shell, *arguments)
+    assert said.code == 4, said.err
+    for account in gone:
+        lines = [line for line in said.err.splitlines() if account.account_id in line]
+        refused = [line for line in lines if f"no access to the account {account.account_id}" in line]  # fmt: skip
+        assert len(refused) == 1
+    assert f"{len(gone)} of {accounts + len(gone)} accounts are not loaded, 0 in part" in said.error
+    for child in children:
+        assert_true(rows_of(child.account_id), child, tables=tuple(CORE))
