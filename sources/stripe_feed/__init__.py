@@ -34,6 +34,7 @@ __all__ = [
     "stripe_source",
     "sync",
     "sync_accounts",
+    "sync_shared",
     "trigger",
     "verify",
 ]
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .models.copies import build_copy_models
     from .models.copy_data import Copy, open_copy
     from .resources import TABLES
+    from .shared_run import sync_shared
     from .sync_run import sync
     from .triggers.config import parse_trigger as trigger
     from .triggers.config import read_triggers
@@ -89,6 +91,7 @@ else:  # hidden from type checkers, which would otherwise take every misspelt na
         "stripe_source": ".extract.source:stripe_source",
         "sync": ".sync_run:sync",
         "sync_accounts": ".accounts_run:sync_accounts",
+        "sync_shared": ".shared_run:sync_shared",
         "trigger": ".triggers.config:parse_trigger",
         "verify": ".verify_run:verify",
     }

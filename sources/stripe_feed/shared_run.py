@@ -89,9 +89,10 @@ class SharedCopy:
         reading: SourceOptions,
         at_once: int,
         wait: float,
+        package_rows: int = PACKAGE_ROWS,
     ) -> None:
         self.pipeline, self.platform, self.names = pipeline, platform, names
-        self.at_once, self.wait = at_once, wait
+        self.at_once, self.wait, self.package_rows = at_once, wait, package_rows
         self.owner = owner_of_many(platform.account())
         self._batch: AccountBatch | None = None
         self._stopped = False
@@ -140,7 +141,7 @@ class SharedCopy:
                 self.names,
                 waiting,
                 self.at_once,
-                PACKAGE_ROWS,
+                self.package_rows,
                 PACKAGE_ACCOUNTS,
                 named_in_log,
             )
@@ -180,6 +181,7 @@ def open_shared(
     resources: Sequence[str] | None = None,
     at_once: int = SHARED_AT_ONCE,
     wait: float = DEFAULT_WAIT,
+    checkpoint_rows: int | None = None,
     **reading: Any,
 ) -> Iterator[SharedCopy]:
     """Open the dataset of all accounts for writing: lock it, load what an earlier run left, and take
@@ -207,7 +209,8 @@ def open_shared(
         require_usable_dataset(pipeline, state_of_source(pipeline), tables_filled_by(names))
         options: Any = reading
         try:
-            yield SharedCopy(pipeline, platform, names, options, at_once, wait)
+            rows = checkpoint_rows or PACKAGE_ROWS
+            yield SharedCopy(pipeline, platform, names, options, at_once, wait, rows)
         except BaseException:
             if not pipeline.has_pending_data:
                 pipeline.drop()  # dlt keeps the rows of a package that was extracted only in part
