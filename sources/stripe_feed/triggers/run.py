@@ -28,7 +28,7 @@ def trigger_loop(
 ) -> Callable[[], list[TriggerResult]]:
     """Return a function that runs the triggers over new changes each time it is called, and those on
     models when they are due: the first time, after a load or a build, and when their time is over.
-    An error is logged once and retried.
+    An error is logged once and retried; without `keep_running` it is only in the result.
 
     If the store cannot be used, the function raises `Unusable`, unless `keep_running` is set.
     """
@@ -57,7 +57,8 @@ def trigger_loop(
             )
             results = [TriggerResult(one.name, 0, 0, error=error) for one in triggers]
         for one in results:
-            if one.error is not None and one.error != last_errors.get(one.trigger):
+            is_new = one.error is not None and one.error != last_errors.get(one.trigger)
+            if is_new and keep_running:
                 log.warning("The trigger %s does not run: %s", one.trigger, one.error)
             if one.error is not None and retry_at.get(one.trigger, 0.0) <= time.monotonic():
                 retry_at[one.trigger] = time.monotonic() + RETRY_TRIGGER_AFTER
