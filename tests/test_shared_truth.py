@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stripe_feed import shared_run
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.destination.state import AccountClient
 from stripe_feed.resources import CHANGES, TABLES
@@ -101,3 +102,29 @@ def test_the_rows_of_each_account_equal_its_truth(shell: Shell, accounts: int, k
     assert f"{len(gone)} of {accounts + len(gone)} accounts are not loaded, 0 in part" in said.error
     for child in children:
         assert_true(rows_of(child.account_id), child, tables=tuple(CORE))
+
+
+@pytest.mark.broad
+def test_large_accounts_and_a_gap_of_a_month(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First loads of several packages each, in which others change; then whole lists are compared."""
+    monkeypatch.setattr(shared_run, "ROWS_OF_ACCOUNT", 30)
+    children = [shell.box.connect(customers=25, seed=n) for n in range(3)]
+    for child in children:
+        child.create("products", id="gold", name=child.account_id)
+    shell.box.advance(600)
+    assert round_of(shell, "--state-dir", "state", "--checkpoint-rows", 60).code == 0
+    for days in (1, 31):
+        for child in children:
+            child.live(600, 10)
+        children[0].update("products", "gold", name=f"Gold {days}")
+        shell.box.advance(days * 86_400)
+        said = round_of(shell, "--state-dir", "state")
+        assert said.code == 0, said.err
+        assert ("the whole lists are compared" in said.err) == (days == 31)
+        for child in children:
+            assert_true(rows_of(child.account_id), child, found_later=True)
+    children[1].delete("products", "gold")
+    shell.box.advance(31 * 86_400)
+    assert round_of(shell, "--state-dir", "state").code == 0
+    for child in children:
+        assert_true(rows_of(child.account_id), child, found_later=True)

@@ -152,7 +152,7 @@ class SharedCopy:
             for run, fault in batch.failed:
                 yield failed_account(run.account, fault)
             for run in batch.done:
-                if run.context.finished:
+                if run.is_finished:
                     yield AccountResult(run.account, _synced(run, relayed))
                     run.context.close()
                 else:

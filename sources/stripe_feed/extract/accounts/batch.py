@@ -51,6 +51,7 @@ class AccountRun:
 
     account: str
     context: RunContext
+    is_finished: bool = False
     requests: int = 0
     packages: int = 0
     seconds: float = 0.0
@@ -155,8 +156,11 @@ class AccountBatch:
             run.packages += bool(context.counters.package_rows)
             run.seconds += api.clock.monotonic() - started
             run.requests += api.requests - requests
-        if context.finished or all(one.done for one in context.listing_runs.values()):
+        run.is_finished = context.finished
+        if all(one.done for one in context.listing_runs.values()):
             context.connections.rest()
+        else:
+            context.close()  # many may be unfinished: the next package continues from the state
         return part, tables
 
 
