@@ -2,6 +2,7 @@
 
 Answers about types, and about the fields of configurations, never change. A schema on disk is read
 again only if its content is another. Texts of metrics are written, and plain dicts copied, in C.
+DuckDB gets one thread, since tables of a few rows are not worth more.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def install() -> None:
     _remember_what_is_not_set()
     _keep_schemas()
     _write_in_c()
+    _give_duckdb_one_thread()
 
 
 def _replace(asked: Callable[..., Any], name: str, modules: Any) -> None:
@@ -59,14 +61,18 @@ def _replace(asked: Callable[..., Any], name: str, modules: Any) -> None:
 
 
 def _remembered(ask: Callable[..., Any]) -> Callable[..., Any]:
-    known = functools.cache(ask)
+    """By identity, since the hash of a union takes longer than most answers; what was asked about is
+    kept, so that no other has its identity.
+    """
+    known: dict[Any, tuple[Any, Any]] = {}
 
     @functools.wraps(ask)
     def answer(*about: Any, **options: Any) -> Any:
-        try:
-            return known(*about, **options)
-        except TypeError:  # not hashable
-            return ask(*about, **options)
+        key = (*map(id, about), *options.items())
+        found = known.get(key)
+        if found is None:
+            found = known[key] = (about, ask(*about, **options))
+        return found[1]
 
     return answer
 
@@ -188,3 +194,17 @@ def _copied(value: Any) -> Any:
         return marshal.loads(marshal.dumps(value))
     except ValueError:
         return copy.deepcopy(value)
+
+
+def _give_duckdb_one_thread() -> None:
+    import duckdb
+
+    open_file = duckdb.connect
+
+    def connect(
+        database: Any = ":memory:", read_only: bool = False, config: Any = None
+    ) -> duckdb.DuckDBPyConnection:
+        settings = {"threads": 1} | (config or {})
+        return open_file(database, read_only=read_only, config=settings)
+
+    duckdb.connect = connect

@@ -458,13 +458,13 @@ def a_share(share: int, size: int) -> Callable[[Test], Test]:
     return decorated
 
 
-@shares(20)
+@shares(21)
 def test_whatever_happens_the_copy_becomes_true(loaded: Path, share: int) -> None:
     """Creations, updates, cancellations, deletions, bursts within a second; events late, doubled,
     lost, of another version; changes while pages are read, faults, and runs that die.
     """
 
-    @a_share(share, 2)
+    @a_share(share, 2 if share else 1)
     @given(history=histories(), tables=st.sampled_from(TABLES[:6]))
     def every(history: list[Op], tables: tuple[str, ...]) -> None:
         play(history, tables, loaded)
@@ -482,14 +482,16 @@ def test_whatever_happens_the_copy_becomes_true_in_many_more_cases(
     play(history, tables, loaded)
 
 
-@shares(4)
+@shares(5)
 def test_webhooks_in_any_order_lead_to_the_same(loaded: Path, share: int) -> None:
     """The same where webhooks come in any order, minutes apart, doubled or never, between polls and
     kills: what is not `late` is told in order, and the changes end where Stripe is.
     """
 
+    size = (30, 5) if share else (18, 3)
+
     @a_share(share, 1)
-    @given(history=histories(30, 5, RINGS), tables=st.sampled_from(TABLES[:6]))
+    @given(history=histories(*size, RINGS), tables=st.sampled_from(TABLES[:6]))
     def every(history: list[Op], tables: tuple[str, ...]) -> None:
         play(history, tables, loaded)
 
