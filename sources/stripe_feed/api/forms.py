@@ -28,23 +28,26 @@ KEY = re.compile(r"\b[sr]k_(?:live|test)_\w+")
 
 def encode(params: Mapping[str, Any]) -> Form:
     """Encode nested parameters. Raises `UsageError` for a value or a name that Stripe would misread."""
-    return tuple(field for name, value in params.items() for field in _fields(_name(name), value))
+    fields: list[tuple[str, str]] = []
+    for name, value in params.items():
+        _add_fields(fields, _name(name), value)
+    return tuple(fields)
 
 
-def _fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _add_fields(fields: list[tuple[str, str]], name: str, value: Any) -> None:
     match value:
         case str():
-            yield name, _encodable(name, value)
-        case Mapping():
+            fields.append((name, _encodable(name, value)))
+        case None:
+            pass
+        case dict() | Mapping():
             for key, inner in value.items():
-                yield from _fields(f"{name}[{_name(key)}]", inner)
+                _add_fields(fields, f"{name}[{_name(key)}]", inner)
         case list() | tuple():
             for n, inner in enumerate(value):
-                yield from _fields(f"{name}[{n}]", inner)
-        case None:
-            return
+                _add_fields(fields, f"{name}[{n}]", inner)
         case _:
-            yield name, _text(name, value)
+            fields.append((name, _text(name, value)))
 
 
 def _name(name: object) -> str:
@@ -73,10 +76,13 @@ def _text(name: str, value: Any) -> str:
 
 
 def _encodable(name: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{name}: the text holds half a character. Write it in UTF-8.") from None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{name}: the text holds half a character. Write it in UTF-8."
+            ) from None
     return text
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from ..api.forms import LONGEST_ID
@@ -60,7 +61,7 @@ def check(row: Writable, verb: str, params: _Params) -> None:
     """Raise `InvalidParameter` for the first thing that Stripe would refuse or should never get."""
     for path, value in walk(params):
         if isinstance(value, str):
-            _check_text(row, path, value)
+            _check_text(path, _text_rules(row.table, path), value)
         elif isinstance(value, list) and len(value) > (
             most := COUNTS.get(row.table, {}).get(path, len(value))
         ):
@@ -79,35 +80,62 @@ def walk(params: _Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
         if isinstance(value, str):
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from walk(value, f"{path}.")
         elif isinstance(value, list):
             for item in value:
                 yield f"{path}[]", item
-                if isinstance(item, Mapping):
+                if isinstance(item, dict):
                     yield from walk(item, f"{path}[].")
 
 
-def _check_text(row: Writable, path: str, text: str) -> None:
+_Form = Callable[[str], object]
+
+
+@cache
+def _text_rules(table: str, path: str) -> tuple[_Form | None, str, int, bool]:
+    """Of a parameter: a test that its text passes, what it is told otherwise, the most characters, and
+    whether a card number could stand there.
+    """
     top, _, last = path.rpartition(".")
-    if path == "email" and text and not EMAIL.fullmatch(text):
-        raise InvalidParameter("email is no e-mail address.", path)
-    if path in REFERENCES and text and not text.startswith(REFERENCES[path]):
-        raise InvalidParameter(f"{path} is an id that begins with {REFERENCES[path]}.", path)
-    if path == "invoice_prefix" and not re.fullmatch(r"[A-Z0-9]{1,12}", text):
-        raise InvalidParameter(f"{path} has 1 to 12 capital letters or digits.", path)
-    if path == "statement_descriptor" and (
-        len(text) > LONGEST_STATEMENT or re.search(r"[<>\\'\"]", text)
-    ):
-        raise InvalidParameter(
-            f"{path} has at most {LONGEST_STATEMENT} characters, none of < > \\ ' \".", path
-        )
-    longest = LENGTHS.get(row.table, {}).get(path, LONGEST_TEXT)
+    test, sentence = _FORMS.get(path, (None, ""))
+    if path in REFERENCES:
+        prefix = REFERENCES[path]
+        test, sentence = _begins_with(prefix), f"{{path}} is an id that begins with {prefix}."
+    longest = LENGTHS.get(table, {}).get(path, LONGEST_TEXT)
+    if top.endswith("custom_fields[]"):
+        longest = 40 if last == "name" else 140
+    return test, sentence.format(path=path), longest, not NO_CARD.search(path)
+
+
+def _begins_with(prefix: str) -> _Form:
+    return lambda text: not text or text.startswith(prefix)
+
+
+def _is_statement(text: str) -> bool:
+    return len(text) <= LONGEST_STATEMENT and not re.search(r"[<>\\'\"]", text)
+
+
+_FORMS: dict[str, tuple[_Form, str]] = {
+    "email": (lambda text: not text or EMAIL.fullmatch(text), "{path} is no e-mail address."),
+    "invoice_prefix": (
+        re.compile(r"[A-Z0-9]{1,12}").fullmatch, "{path} has 1 to 12 capital letters or digits.",
+    ),
+    "statement_descriptor": (
+        _is_statement,
+        f"{{path}} has at most {LONGEST_STATEMENT} characters, none of < > \\ ' \".",
+    ),
+}  # fmt: skip
+"""Per parameter a test of its text, and what is wrong with one that fails."""
+
+
+def _check_text(path: str, rules: tuple[_Form | None, str, int, bool], text: str) -> None:
+    test, sentence, longest, could_be_card = rules
+    if test is not None and not test(text):
+        raise InvalidParameter(sentence, path)
     if len(text) > longest:
         raise InvalidParameter(f"{path} has at most {longest:,} characters.", path)
-    if top.endswith("custom_fields[]") and len(text) > (limit := 40 if last == "name" else 140):
-        raise InvalidParameter(f"{path} has at most {limit} characters.", path)
-    if not NO_CARD.search(path) and holds_card_number(text):
+    if could_be_card and holds_card_number(text):
         raise InvalidParameter(
             f"{path} holds what looks like a card number, which must never be stored there. Remove it.",
             path,
@@ -118,7 +146,7 @@ def holds_card_number(text: str) -> bool:
     """Whether some digits of a text are a card number: 13 to 19 of them, a card's first ones, and
     the right check digit.
     """
-    if text.isascii() and len(text) < FEWEST_DIGITS:
+    if len(text) < FEWEST_DIGITS and text.isascii():
         return False
     for match in NUMBER.finditer(unicodedata.normalize("NFKC", text)):
         digits = re.sub(r"\D", "", match[0])
@@ -134,7 +162,7 @@ def _luhn(digits: str) -> bool:
 
 def check_metadata(metadata: object, held: Mapping[str, Any] | None = None) -> None:
     """Check lengths and number of the keys; `held`: those that the object has already."""
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, dict):
         return
     for key, value in metadata.items():
         if holds_card_number(key):
@@ -143,6 +171,8 @@ def check_metadata(metadata: object, held: Mapping[str, Any] | None = None) -> N
             raise InvalidParameter(
                 f"A value of metadata has at most {LONGEST_VALUE} characters.", "metadata"
             )
+    if len(metadata) + len(held or ()) <= MOST_KEYS:
+        return
     merged = {key: value for key, value in {**(held or {}), **metadata}.items() if value != ""}
     if len(merged) > MOST_KEYS:
         raise InvalidParameter(

@@ -30,6 +30,7 @@ MILLISECONDS = (
 )
 REPLACE_PRICE = " Create another price, with lookup_key and transfer_lookup_key if need be."
 MOST_NAMES = 40  # in a sentence
+_TEXT: tuple[Type, ...] = ("text",)
 _LONGEST_NUMBER = 2_000  # bits: more than metadata can hold
 _LARGEST = 10**18  # a number beyond it is no amount, no count and no time
 
@@ -67,7 +68,10 @@ def unfold(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> Params:
     """Turn dotted names into nested hashes."""
     nested: Params = {}
     for name, value in given.items():
-        _place(nested, _split(known, name), value)
+        if type(value) is str and name not in nested and "." not in name:
+            nested[name] = value  # most are of this kind
+        else:
+            _place(nested, _split(known, name), value)
     return nested
 
 
@@ -100,6 +104,8 @@ def _convert(
     row: Writable, verb: str, known: Mapping[str, Parameter], path: str, value: Any, nulls: Nulls
 ) -> Any:
     parameter = known.get(path)
+    if parameter is not None and type(value) is str and value and parameter.types == _TEXT:
+        return value  # most are of this kind
     if parameter is None and path not in row.hashes.get(verb, ()):
         raise unknown(row, verb, path)
     if value is None or value in ("", {}, []):
@@ -162,7 +168,7 @@ def _with_key(error: InvalidParameter, path: str, named: str) -> InvalidParamete
 
 def check_key(path: str, key: object) -> None:
     """Raise `InvalidParameter` for a key of metadata (or of another map) that cannot be sent."""
-    if not isinstance(key, str) or not 0 < len(key) <= 40 or re.search(r"[\[\]]", key):
+    if not isinstance(key, str) or not 0 < len(key) <= 40 or "[" in key or "]" in key:
         raise InvalidParameter(f"A key of {path} has 1 to 40 characters and no brackets.", path)
 
 

@@ -26,7 +26,10 @@ def has_parts(given: Iterable[str]) -> bool:
 
 def completed(params: Params, held: Mapping[str, Any], given: Iterable[str]) -> Params:
     """Add what the object holds to hashes of which parts are given."""
-    parts = {name.partition(".")[0] for name in given if "." in name} & {*WHOLE} & params.keys()
+    begun = {name.partition(".")[0] for name in given if name.startswith(WHOLE) and "." in name}
+    parts = begun & {*WHOLE} & params.keys()
+    if not parts:
+        return params
     return {
         name: _merged(held.get(name), value) if name in parts else value
         for name, value in params.items()
@@ -34,7 +37,7 @@ def completed(params: Params, held: Mapping[str, Any], given: Iterable[str]) -> 
 
 
 def _merged(held: Any, given: Any) -> Any:
-    if not isinstance(held, Mapping) or not isinstance(given, Mapping):
+    if not isinstance(held, dict) or not isinstance(given, dict):
         return given
     kept = {name: value for name, value in held.items() if value is not None}
     return {**kept, **{name: _merged(held.get(name), value) for name, value in given.items()}}
@@ -105,8 +108,8 @@ def without_fixed(
 
 def equal(name: str, held: Any, given: Any) -> bool:
     """Whether a value is what the object holds; a hash, if all that is given is."""
-    if not isinstance(given, str) and isinstance(given, Mapping):
-        return isinstance(held, Mapping) and all(
+    if isinstance(given, dict):
+        return isinstance(held, dict) and all(
             equal(key, held.get(key), value) for key, value in given.items()
         )
     if isinstance(given, list):
@@ -117,7 +120,7 @@ def equal(name: str, held: Any, given: Any) -> bool:
         )
     if given == UNSET:
         return _is_empty(held)
-    if isinstance(held, Mapping):  # expanded
+    if isinstance(held, dict):  # expanded
         held = held.get("id")
     if name == "currency" and isinstance(given, str):  # Stripe writes it in lower case
         given = given.lower()
@@ -127,7 +130,7 @@ def equal(name: str, held: Any, given: Any) -> bool:
 def _with_metadata(params: Params, keep: Any) -> Params:
     """Filter the keys of metadata too; without any, metadata is left out."""
     metadata = params.get("metadata")
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, dict):
         return params
     kept = {key: value for key, value in metadata.items() if keep(key, value)}
     return (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ...errors import NotFound
 from ...resources.writable import Writable
@@ -17,8 +17,7 @@ Action = Literal["create", "update", "delete", "none", "skip", "drop", "reject",
 OPEN = "The outcome of its last request is not known yet: it is found out first."
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
+class FieldChange(NamedTuple):
     """One field of an object, before and after."""
 
     field: str
@@ -58,20 +57,20 @@ def get(
     return None if held.get("deleted") else held
 
 
-def field_changes(held: Mapping[str, Any], params: Params) -> Iterator[FieldChange]:
+def field_changes(held: Object, params: Params) -> Iterator[FieldChange]:
     """Every field that an update changes, before and after; an empty text after unsets it."""
     for name, after in leaves(params):
         before: Any = held
-        for part in name.split(".", 1) if name.startswith("metadata.") else name.split("."):
-            before = before.get(part) if isinstance(before, Mapping) else None
+        for part in name.split(".", 1 if name.startswith("metadata.") else -1):
+            before = before.get(part) if isinstance(before, dict) else None
         if before != after:
             yield FieldChange(name, before, None if after == "" else after)
 
 
-def leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested parameters by dotted name; a list is one value."""
     for name, value in params.items():
-        if not isinstance(value, str) and isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

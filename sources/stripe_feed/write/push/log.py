@@ -611,9 +611,12 @@ def _dumped(params: Mapping[str, Any]) -> str:
     return json.dumps(params, default=str)  # a Decimal is sent as its digits
 
 
+_CONTENT = json.JSONEncoder(sort_keys=True, default=str)
+
+
 def content_of(params: Mapping[str, Any]) -> str:
     """A digest of what is to be sent."""
-    text = json.dumps(params, sort_keys=True, default=str)
+    text = _CONTENT.encode(params)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 

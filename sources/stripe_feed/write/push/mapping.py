@@ -26,10 +26,12 @@ from .log import MARKER, content_of
 SourceRow = Mapping[str, Any]
 Fields = Mapping[str, Source]
 
+FROM_COLUMN = (ColumnSource, Association)
 WORDS = {
     "true": True, "yes": True, "y": True, "t": True, "1": True,
     "false": False, "no": False, "n": False, "f": False, "0": False,
 }  # fmt: skip
+FRACTIONS = (float, Decimal)
 KEY_SEPARATOR = "|"
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -117,7 +119,7 @@ def wanted_of(
     path = ""
     try:
         for path, source in fields.items():
-            if isinstance(source, ColumnSource | Association) and _column(source) not in record:
+            if isinstance(source, FROM_COLUMN) and _column(source) not in record:
                 continue  # this row says nothing of it
             given[path] = _value(path, source, record)
     except UNREADABLE as fault:
@@ -127,9 +129,12 @@ def wanted_of(
             f'{push.match} is a float, which matches nothing. Map it with as = "integer".',
             push.match,
         )
-    listed = _with_lists(given)
+    if "[" in "".join(fields) or not CELL_TYPES.issuperset(map(type, given.values())):
+        listed, gaps = _with_lists(given), _gaps(fields, given)
+    else:
+        listed, gaps = given, {}
     content = _content(push, listed)
-    return Wanted(key or row_key(push, record), listed, content, _gaps(fields, given))
+    return Wanted(key or row_key(push, record), listed, content, gaps)
 
 
 CELL_TYPES = frozenset({str, int, float, bool, type(None)})
@@ -224,7 +229,7 @@ def _column(source: ColumnSource | Association) -> str:
 
 def _content(push: Definition, given: Mapping[str, Any]) -> str:
     """A digest; what empty values mean is part of it if there are any."""
-    nulls = push.nulls if any(value is None for value in given.values()) else ""
+    nulls = push.nulls if None in given.values() else ""
     try:
         return content_of({"given": given, "nulls": nulls})
     except UNREADABLE:
@@ -247,7 +252,7 @@ def row_key(push: Definition, record: SourceRow) -> str:
             raise _no_text(f"The key column {name}", fault) from None
         if value is None:
             raise InvalidParameter(f"The key column {name} is empty.", name)
-        if isinstance(value, float | Decimal):
+        if isinstance(value, FRACTIONS):
             number = _integer(value)  # a table with empty cells makes 1.0 of 1, and SQL 1.00
             if number is None and isinstance(value, float):
                 raise InvalidParameter(
@@ -263,8 +268,8 @@ def row_key(push: Definition, record: SourceRow) -> str:
 def blank_to_null(value: Any) -> Any:
     """A cell that holds nothing but white space, or no number, is null."""
     if isinstance(value, str):
-        return value if value.strip() else None
-    return None if isinstance(value, float | Decimal) and value != value else value
+        return None if value.isspace() or not value else value
+    return None if isinstance(value, FRACTIONS) and value != value else value
 
 
 def _value(path: str, source: Source, record: SourceRow) -> Any:
@@ -354,6 +359,11 @@ def _utc(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
+@cache
+def _first(path: str) -> str:
+    return path.partition(".")[0]
+
+
 def params_for(push: Definition, wanted: Wanted, verb: str, complete: bool = True) -> Params:
     """The parameters of one request. Raises `InvalidParameter` for what Stripe would refuse.
     `complete=False`: what a new object needs may be missing.
@@ -361,7 +371,7 @@ def params_for(push: Definition, wanted: Wanted, verb: str, complete: bool = Tru
     What an object only takes when it is created is left out of its updates, and the reverse.
     """
     tops = push.row.tops[verb]
-    given = {path: value for path, value in wanted.given.items() if path.split(".")[0] in tops}
+    given = {path: value for path, value in wanted.given.items() if _first(path) in tops}
     if "id" in given and verb == "update":
         del given["id"]
     nulls = push.nulls

@@ -93,6 +93,8 @@ class Matcher:
 
 
 def _oldest_first(found: Collection[Object]) -> list[Object]:
+    if len(found) < 2:
+        return list(found)
     return sorted(found, key=lambda one: (one.get("created") or 0, str(one["id"])))
 
 

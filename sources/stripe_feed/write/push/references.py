@@ -14,7 +14,7 @@ from ..lookup.known import known_value
 from ..parameters import convert
 from .definition import Definition
 from .log import PushStep, content_of
-from .mapping import Reference, Wanted
+from .mapping import CELL_TYPES, Reference, Wanted
 from .matching import Matcher
 from .send import Sender
 
@@ -35,6 +35,8 @@ class References:
 
     def resolve(self, wanted: Wanted) -> Wanted:
         """Put ids in the place of what a row names. Raises `InvalidParameter`."""
+        if CELL_TYPES.issuperset(map(type, wanted.given.values())):
+            return wanted
         given: dict[str, Any] = {}
         for path, value in wanted.given.items():
             resolved = self._resolved(path, value)
