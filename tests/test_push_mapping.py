@@ -61,6 +61,7 @@ def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[s
          {"metadata": {"since": "2026-01-02T00:00:00+00:00"}}),
         ({"balance": "b"}, {"b": Decimal("-500")}, {"balance": -500}),
         ({"balance": {"column": "b", "as": "integer"}}, {"b": 500.0}, {"balance": 500}),
+        ({"metadata.k": "d"}, {"d": Decimal("1E+3")}, {"metadata": {"k": "1000"}}),
         ({"validate": {"column": "v", "as": "boolean"}}, {"v": "No"}, {"validate": False}),
         ({"validate": {"column": "v", "as": "boolean"}}, {"v": 0}, {"validate": False}),
         ({"phone": {"column": "p", "as": "text"}}, {"p": 49123}, {"phone": "49123"}),
@@ -147,6 +148,7 @@ def test_without_a_map_each_column_is_the_parameter_of_its_name() -> None:
         ("delinquent", "read-only"),
         ("adress.city", "Do you mean address"),
         ("metadata.sf_key", "marks its objects"),
+        ("sf_key", "marks its objects"),
     ],
 )
 def test_a_name_that_stripe_would_not_take_is_no_metadata(name: str, says: str) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,31 @@ def test_addresses_in_several_cases_create_one_customer() -> None:
         assert len(items.held()) == 1
 
 
+class _Plan(str, Enum):
+    GOLD = "gold"
+
+
+@pytest.mark.parametrize(
+    ("cell", "read"),
+    [
+        (_Plan.GOLD, "gold"),
+        (np.datetime64("2026-01-02T00:00:00.5", "ns"), datetime(2026, 1, 2, 0, 0, 0, 500_000)),
+        (np.datetime64("NaT"), None),
+        (np.timedelta64(5, "ns"), timedelta(0)),
+    ],
+)
+def test_a_cell_is_the_value_that_it_stands_for(cell: Any, read: Any) -> None:
+    ((found,),) = (row.values() for row in read_rows([{"x": cell}]))
+    assert (found, type(found)) == (read, type(read))
+
+
+def test_a_cell_that_compares_in_its_own_way_stops_no_other_row(crm: Pushing) -> None:
+    odd = pd.Categorical(["a"])
+    rows = [ROW, {**ROW, "id": 9, "email": "nine@example.com", "name": odd}]
+    result = crm.run(rows, changes={"map": {"email": "email", "name": "name"}})
+    assert ends(result) == {"created": 1, "rejected": 1}
+
+
 def test_values_of_pandas_and_numpy_are_those_of_python_wherever_they_are() -> None:
     nested = np.array([{"prices": np.array(["price_1"]), "count": np.int64(2)}])
     frame = pd.DataFrame({"id": [1], "name": pd.Series([pd.NA], dtype="object"), "items": [nested]})
@@ -196,6 +222,20 @@ def test_the_key_of_a_row_that_is_gone_is_erased_with_its_customer(crm: Pushing)
     with PushLog(LOG, lambda: 0.0) as log:
         assert log.erase(str(customer)) == 1
     assert b"canary" not in Path(LOG).read_bytes()
+
+
+def test_the_address_of_a_customer_is_erased_where_it_is_the_key_of_something_else(
+    tmp_path: Path,
+) -> None:
+    addresses = {"crm": "ann.canary@example.com", "plans": "bob.canary@example.com"}
+    with PushLog(tmp_path / "log.sqlite", lambda: 0.0) as log:
+        log.adopt("crm", addresses["crm"], "digest", "cus_1")
+        log.adopt("bills", addresses["crm"], "digest", "in_unknown")
+        log.adopt("plans", addresses["plans"], "digest", "sub_1")
+        log.adopt("plans", "7", "digest", "sub_2")
+        assert log.erase("cus_1", ["sub_1", "sub_2"]) == 3
+        assert log.rows("plans").keys() == {"7"} and log.rows("bills") == {}
+    assert b"canary" not in (tmp_path / "log.sqlite").read_bytes()
 
 
 # -- prices ----------------------------------------------------------------------------------------

@@ -145,6 +145,12 @@ def test_a_table_that_was_dropped_is_filled_again(shell: Shell) -> None:
         db.execute("drop table stripe.push_runs")
     shell.run("push", "run")
     assert counts(shell.folder) == [1, 2, 2]
+    rename = "update stripe.push_runs set started_at = started_at - interval 1 hour where run = 2"
+    with duckdb.connect("stripe_feed.duckdb") as db:
+        db.execute(rename)  # as if the log were a backup that counts from 2 again
+    assert load.record_runs(Path("stripe_feed.push.sqlite")) == 1
+    assert load.record_runs(Path("stripe_feed.push.sqlite")) == 0
+    assert held(shell.folder, "select run, count(distinct run_id) from stripe.push_runs group by 1 order by 1") == [(1, 1), (2, 2)]  # fmt: skip
 
 
 def test_a_run_that_cannot_begin_is_on_record_without_the_database_s_words(shell: Shell) -> None:

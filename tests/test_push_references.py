@@ -83,6 +83,20 @@ def test_what_is_missing_is_created_once_for_all_rows(people: Pushing) -> None:
     assert b"payer@example.com" not in Path("stripe_feed.push.sqlite").read_bytes()
 
 
+def test_an_address_in_another_case_is_who_an_earlier_run_created(people: Pushing) -> None:
+    first, second = (CHILDREN[n] | {"payer": payer} for n, payer in enumerate(("Payer@Example.com", "payer@example.com")))  # fmt: skip
+    assert ends(people.run([first])) == {"created": 1}
+    assert people.plan([first, second]).creations == 0
+    assert ends(people.run([first, second])) == {"created": 1, "unchanged": 1}
+    (payer,) = [one for one in people.held() if "payer" in one["email"].lower()]
+    assert {one["metadata"].get("payer") for one in people.held()} == {payer["id"], None}
+    people.box.delete("customers", payer["id"])
+    third = CHILDREN[2] | {"payer": "PAYER@example.com"}
+    assert ends(people.run([first, second, third])) == {"created": 1, "unchanged": 2}
+    payers = [one["email"] for one in people.held() if one["email"].lower().startswith("payer")]
+    assert payers == ["PAYER@example.com"]
+
+
 @pytest.mark.parametrize("fault", ["reset", "500_after"])
 def test_what_is_created_on_the_way_is_there_once_whatever_fails(
     people: Pushing, fault: Any, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -71,7 +72,8 @@ def erase_here(
     pushed = 0
     if Path(push_log).exists():
         with PushLog(push_log, time.time) as opened:
-            pushed = opened.erase(customer)
+            pushed = opened.erase(customer, chain.from_iterable(erased.ids.values()))
+    rows = {table: len(ids) for table, ids in erased.ids.items()}
     return Receipt(
-        customer, int(time.time()), stripe, erased.rows, erased.changes, erased.messages, pushed
+        customer, int(time.time()), stripe, rows, erased.changes, erased.messages, pushed
     )

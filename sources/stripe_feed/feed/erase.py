@@ -66,11 +66,11 @@ def erase_bodies(client: Any, object_ids: Sequence[str]) -> None:
         )
 
 
-def erase_rows(client: Any, customer: str) -> dict[str, int]:
-    """Erase the rows of a customer; return how many the tables hold. dlt's staging tables, which keep
-    the rows of the last load, are emptied of them.
+def erase_rows(client: Any, customer: str) -> dict[str, list[str]]:
+    """Erase the rows of a customer; return the ids of those that the tables hold. dlt's staging
+    tables, which keep the rows of the last load, are emptied of them.
     """
-    counts = {}
+    ids = {}
     columns = _held_columns(client)
     for table, condition in _rows_of(client, columns):
         names = _erasable(table, columns[table])
@@ -78,7 +78,7 @@ def erase_rows(client: Any, customer: str) -> dict[str, int]:
         nulls = ", ".join(f"{_quoted(client, column)} = null" for column in names)
         held = " or ".join(f"{_quoted(client, column)} is not null" for column in names)
         _update(client, f"update {name} set {nulls} where ({condition}) and ({held})", customer)
-        counts[table] = len(_ids(client, table, condition, customer))
+        ids[table] = _ids(client, table, condition, customer)
         with client.with_staging_dataset():
             staged = table_name(client, table)
         _update(client, f"delete from {staged} where {condition}", customer)
@@ -87,7 +87,7 @@ def erase_rows(client: Any, customer: str) -> dict[str, int]:
     with client.with_staging_dataset():
         staged = table_name(client, CHANGES)
     _update(client, f"delete from {staged} where customer_id = %s", customer)
-    return counts
+    return ids
 
 
 def ids_of_others(client: Any, customer: str) -> list[str]:

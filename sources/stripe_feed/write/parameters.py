@@ -108,7 +108,7 @@ def _convert(
         return value  # most are of this kind
     if parameter is None and path not in row.hashes.get(verb, ()):
         raise unknown(row, verb, path)
-    if value is None or value in ("", {}, []):
+    if value is None or (isinstance(value, str | dict | list) and not value):
         if nulls == "error":
             raise InvalidParameter(
                 f"{path} is empty. Give a value, or choose what empty values mean: skip or unset.",
@@ -286,6 +286,8 @@ def _text(path: str, value: Any) -> str | None:
             return None
         case int() if value.bit_length() > _LONGEST_NUMBER:
             return None
+        case Decimal() if is_moderate(value):
+            return format(value, "f")
         case int() | Decimal() | float():
             return str(value)
         case date():

@@ -24,9 +24,9 @@ LOG_TABLES = ("log", "objects", "loads")
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was erased of a customer: rows by table, changes in the store, messages to be sent."""
+    """What was erased of a customer: ids of rows by table, changes in the store, messages to be sent."""
 
-    rows: dict[str, int]
+    ids: dict[str, list[str]]
     changes: int
     messages: int
 

@@ -466,10 +466,11 @@ class PushLog(SqliteFile):
                 (push,),
             ).rowcount
 
-    def erase(self, object_id: str) -> int:
+    def erase(self, object_id: str, others: Iterable[str] = ()) -> int:
         """Erase what is known of an object; return how many rows that were.
 
-        Keys of rows stay, for versions go on counting, unless one holds an e-mail address.
+        Keys of rows stay, for versions go on counting, unless one holds an e-mail address. `others`:
+        objects of the same person, whose rows are erased if their key is an address.
         """
         about = "object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'"
         ids = (object_id, object_id, object_id)
@@ -483,15 +484,22 @@ class PushLog(SqliteFile):
             db.execute(f"delete from operations where {about}", ids)
             db.execute("delete from failed where object_id = ?", (object_id,))
             db.executemany("delete from failed where row_key = ?", [(key,) for _, key in rows])
-            db.executemany(
-                "delete from rows where push = ? and row_key = ? and instr(row_key, '@') > 0", rows
-            )
             db.execute(
                 "update rows set state = 'deleted', content = null, sent_content = null, "
                 "object_id = null, replaced = null, reason = null where object_id = ?",
                 (object_id,),
             )
-            return len(rows)
+            addresses = {key for _, key in rows if "@" in key}
+            for other in others:
+                of_other = (
+                    "select row_key from rows where object_id = ? and instr(row_key, '@') > 0"
+                )
+                addresses.update(key for (key,) in self.query(of_other, other))
+            for address in addresses:
+                rows += self.query("select push, row_key from rows where row_key = ?", address)
+                for table in ("rows", "operations", "failed"):
+                    db.execute(f"delete from {table} where row_key = ?", (address,))
+            return len({*map(tuple, rows)})
 
     # -- runs -----------------------------------------------------------------------------------
 

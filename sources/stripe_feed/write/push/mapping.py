@@ -73,6 +73,8 @@ def push_fields(push: Definition, columns: Iterable[str]) -> Fields:
     fields: dict[str, Source] = {}
     for name, source in chosen.items():
         path = _path(push.row, name)
+        if path == f"metadata.{MARKER}":
+            raise InvalidParameter(f"{path} is what a push marks its objects with.", path)
         if path in fields:
             raise UsageError(f"{push.name}: {path} is given twice.")
         fields[path] = source
@@ -95,8 +97,6 @@ def _is_known(row: Writable, name: str) -> bool:
 
 
 def _path(row: Writable, name: str) -> str:
-    if name == f"metadata.{MARKER}":
-        raise InvalidParameter(f"{name} is what a push marks its objects with.", name)
     if name == "id" or _is_known(row, name):
         return name
     if "." in name or "[" in name or (row.table, name) in REMOVED or _is_column(row, name):
@@ -183,7 +183,14 @@ def _empty_entries(path: str, value: Any) -> Iterator[tuple[str, int]]:
         for name, inner in value.items():
             yield from _empty_entries(f"{path}.{name}", inner)
     elif isinstance(value, list | tuple):
-        yield from ((path, n) for n, entry in enumerate(value) if entry in (None, "", [], {}))
+        yield from ((path, n) for n, entry in enumerate(value) if _is_empty(entry))
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value is null, or text, a list or a hash without anything in it; what compares in its
+    own way (an array) is not asked.
+    """
+    return value is None or (isinstance(value, str | dict | list) and not value)
 
 
 def keep_entries(push: Definition, wanted: Wanted, name: str, count: int, ends_one: bool) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from ...errors import InvalidParameter
 from ...resources.writable import WRITABLE
 from ..checks import check
+from ..lookup.filters import matches, read
 from ..lookup.known import known_value
 from ..parameters import convert
 from .definition import Definition
-from .log import PushStep, content_of
+from .log import PushLog, PushStep, content_of
 from .mapping import CELL_TYPES, Reference, Wanted
 from .matching import Matcher
 from .send import Sender
@@ -28,6 +29,7 @@ class References:
     push: Definition
     matcher: Matcher
     sender: Sender | None
+    log: PushLog | None = None  # of what earlier runs created
     planned: set[Reference] = field(default_factory=set)
     _found: dict[Reference, str | None] = field(default_factory=dict)
     _locks: dict[Reference, threading.Lock] = field(default_factory=dict)
@@ -85,12 +87,15 @@ class References:
         row = WRITABLE[way.find]
         params = convert(row, "create", {way.by: wanted.value})
         check(row, "create", params)
+        name = f"{self.push.name}:{way.find}"
+        named = {way.by: known_value(way.by, wanted.value)}  # Stripe's list tells cases apart
+        key = f"{way.by}={content_of(named)}"  # the log holds no e-mail address
+        if (held := self._created_before(name, key, named)) is not None:
+            return held
         if self.sender is None:
             self.planned.add(wanted)
             return f"{row.prefix}{PLANNED_ID}"
-        log, name = self.sender.log, f"{self.push.name}:{way.find}"
-        key = f"{way.by}={content_of({way.by: wanted.value})}"  # the log holds no e-mail address
-        outcome = None
+        log, outcome = self.sender.log, None
         if steps := log.open_steps(name, key):
             outcome = self.sender.carry_out(steps, False)
         if outcome is None or outcome.status == "rejected":
@@ -99,6 +104,14 @@ class References:
         if outcome.status != "done" or outcome.object_id is None:
             raise InvalidParameter(f"{path}: the new {row.noun}: {outcome.reason}", path)
         return outcome.object_id
+
+    def _created_before(self, name: str, key: str, named: Mapping[str, Any]) -> str | None:
+        """What an earlier run created for this, if it is still so."""
+        logged = self.log.row(name, key) if self.log else None
+        if logged is None or logged.object_id is None:
+            return None
+        held = self.matcher.get(WRITABLE[name.rpartition(":")[2]], logged.object_id)
+        return logged.object_id if held is not None and matches(read(named), held) else None
 
 
 def _as_compared(wanted: Reference) -> Reference:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -55,9 +56,13 @@ def _plain(value: Any) -> Any:
 
 
 def _without_numpy(value: Any) -> Any:
+    if isinstance(value, Enum):
+        value = value.value
     if value is None or isinstance(value, str | int):
         return value
     if type(value).__module__ == "numpy":
+        if getattr(value.dtype, "kind", "") in "mM":  # of nanoseconds it makes an integer
+            value = value.astype(f"{value.dtype.kind}8[us]")
         value = value.tolist()
     if isinstance(value, Mapping):
         return {name: _without_numpy(inner) for name, inner in value.items()}

@@ -276,7 +276,7 @@ class _Decider:
         matcher = make_matcher(
             self.push, push.lookup, push.copy, push.log.account_id, table.pending, sender is None
         )
-        self.references = References(self.push, matcher, sender)
+        self.references = References(self.push, matcher, sender, push.log)
         logged = push.log.rows(self.push.name)
         self._lock = threading.Lock()
         absent = [logged[row.row_key] for row in table.absent if row.row_key in logged]

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -129,14 +130,13 @@ def _load(pipeline: Any, opened: PushLog) -> int:
         _check_owner(pipeline, opened)
         with pipeline.destination_client() as client:
             runs = opened.runs(last=_ALL)[::-1]
-            missing = _missing(client.sql_client, opened, runs)
-            if not missing:
+            ids = _missing(client.sql_client, opened, runs)
+            if not ids:
                 return 0
+            missing = [run for run in runs if run_id(opened.log_id, run["run"]) in ids]
             _create_tables(pipeline, client)
-            numbers = [run["run"] for run in missing]
-            ids = {run_id(opened.log_id, number) for number in numbers}
             records = {
-                "push_operations": operation_records(opened, numbers),
+                "push_operations": operation_records(opened, [run["run"] for run in missing]),
                 "push_rejected": rejected_records(opened, missing),
                 "push_runs": (one for one in run_records(opened, runs) if one["run_id"] in ids),
             }
@@ -144,8 +144,9 @@ def _load(pipeline: Any, opened: PushLog) -> int:
             owner = {"account_id": account_id, "livemode": livemode}
             with _transaction(client):
                 for name, table in PUSH_TABLES.items():
-                    _replace(client.sql_client, table, (one | owner for one in records[name]))
-    return len(missing)
+                    rows = (one | owner | {"run_id": ids[one["run_id"]]} for one in records[name])
+                    _replace(client.sql_client, table, rows)
+    return len(ids)
 
 
 def _check_owner(pipeline: Any, opened: PushLog) -> None:
@@ -161,17 +162,34 @@ def _check_owner(pipeline: Any, opened: PushLog) -> None:
         )
 
 
-def _missing(
-    client: Any, opened: PushLog, runs: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """The runs that the destination lacks."""
+def _missing(client: Any, opened: PushLog, runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The ids of the runs that the destination lacks, and what it is to know them by: a log that was
+    restored from a backup counts runs again that are there.
+    """
     query = (
-        f"select run_id from {table_name(client, 'push_runs')} where run_id like %s and run >= %s"
+        f"select run_id, started_at from {table_name(client, 'push_runs')} "
+        "where run_id like %s and run >= %s"
     )
     oldest = min((run["run"] for run in runs), default=0)
     of_log = run_id(opened.log_id, 0)[:-1] + "%"
-    held = {row[0] for row in select_rows(client, query, of_log, oldest)}
-    return [run for run in runs if run_id(opened.log_id, run["run"]) not in held]
+    held = {id: _seconds(began) for id, began in select_rows(client, query, of_log, oldest)}
+    missing: dict[str, str] = {}
+    for run in runs:
+        id, began = run_id(opened.log_id, run["run"]), run["started_at"]
+        is_another = id in held and abs((held[id] or began) - began) > 1
+        known_by = f"{id}-{int(began)}" if is_another else id
+        if known_by not in held:
+            missing[id] = known_by
+    return missing
+
+
+def _seconds(moment: Any) -> float | None:
+    """A time of the destination in Unix seconds; some know no zones, or keep text."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    if not isinstance(moment, datetime):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _create_tables(pipeline: Any, client: Any) -> None:
