@@ -791,6 +791,8 @@ def test_preview_shows_the_newest_rows_and_names_the_columns_that_do_not_fit(cop
     assert [row["created"] for row in whole] == newest
     assert set(whole[0]) >= {column.name for column in CORE["customers"].columns}
     assert re.match(r"Not shown: .*metadata.*\. --json shows all\.\n", said.err)
+    ids = "select id, id as second, id as third, id as fourth from customers"
+    assert "…" not in copy.run("query", ids).out  # what is shown is whole
 
 
 @pytest.mark.parametrize("table", CORE_TABLES)

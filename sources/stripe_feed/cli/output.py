@@ -209,10 +209,12 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
             escape_control(name), justify="right" if rows and is_numeric else "left", no_wrap=True
         )
     for row in rows:
-        grid.add_row(
-            *(Text(f"{value:,}" if type(value) is int else format_cell(value)) for value in row)
-        )
+        grid.add_row(*(Text(_cell_text(value)) for value in row))
     return grid
+
+
+def _cell_text(value: object) -> str:
+    return f"{value:,}" if type(value) is int else format_cell(value)
 
 
 def print_rows(result: QueryResult, json: bool, as_csv: bool = False) -> None:
@@ -229,36 +231,24 @@ def print_rows(result: QueryResult, json: bool, as_csv: bool = False) -> None:
         writer.writerow(result.columns)
         writer.writerows(map(_csv_value, row) for row in result.rows)
     else:
-        _print_table(result)
+        print_table(result.columns, result.rows, narrows_pipes=True)
 
 
-def _print_table(result: QueryResult) -> None:
-    """Print as many columns as fit into the terminal, and name the others."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], narrows_pipes: bool = False
+) -> None:
+    """Print as many columns as fit into the terminal, and name the others. A pipe gets all, unless
+    the tables can be very wide: then `narrows_pipes`.
+    """
     console = console_out()
     widths = [
-        max([len(name), *(len(format_cell(row[n])) for row in result.rows)]) + 2
-        for n, name in enumerate(result.columns)
-    ]
-    fit = next(
-        (n for n in range(1, len(widths)) if sum(widths[: n + 1]) > console.width), len(widths)
-    )
-    console.print(make_table(result.columns[:fit], [row[:fit] for row in result.rows]))
-    if fit < len(result.columns):
-        echo_err(f"Not shown: {', '.join(result.columns[fit:])}. --json shows all.")
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print as many columns as fit into the terminal, and name the others; a pipe gets all."""
-    console = console_out()
-    widths = [
-        max([len(name), *(len(format_cell(row[n])) for row in rows)]) + 3
+        max([len(name), *(len(_cell_text(row[n])) for row in rows)]) + 3
         for n, name in enumerate(columns)
     ]
     fit = len(columns)
-    if console.is_terminal:
+    if console.is_terminal or narrows_pipes:
         fit = next((n for n in range(1, fit) if sum(widths[: n + 1]) > console.width), fit)
-    else:
-        console.width = max(console.width, sum(widths))
+    console.width = max(console.width, sum(widths[:fit]))
     console.print(make_table(columns[:fit], [row[:fit] for row in rows]))
     if fit < len(columns):
         echo_err(f"Not shown: {', '.join(columns[fit:])}. --json shows all.")
