@@ -56,8 +56,9 @@ def test_names_and_groups(chosen: list[str] | None, names: tuple[str, ...]) -> N
 
 
 def test_an_unknown_name_is_refused() -> None:
-    """The message has the groups and the names."""
-    with pytest.raises(UsageError, match=r"no resource or group 'charge'.*core, payments.*charges"):
+    """The message has the nearest names and the groups."""
+    nearest = r"no resource or group 'charge'\. Did you mean charges\? .*core, payments"
+    with pytest.raises(UsageError, match=nearest):
         resource_names(["customers", "charge"])
 
 

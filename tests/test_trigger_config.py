@@ -79,7 +79,7 @@ WRONG: list[tuple[str, int, str]] = [
     (rule("zzz = 1"), 4, "unknown key zzz. Known are: name, preset, resource, op, event, origin, origin_push, transition, changed, where, enrol, per, net, guard, deliver, model, sql, key, rows, watch, on, every."),
     (rule('enrolled_by = "select 1"'), 4, "unknown key enrolled_by; did you mean 'enrol'?"),
     (f'[[trigger]]\nname = "t"\n{TO}', 2, f"say which resource it is about: {CHOOSE}."),
-    (f'[[trigger]]\nname = "t"\nresource = "invoice"\n{TO}', 3, f"There is no resource 'invoice'. Choose from: {CHOOSE}."),
+    (f'[[trigger]]\nname = "t"\nresource = "invoice"\n{TO}', 3, "There is no resource 'invoice'. Did you mean invoices or invoice_items? `stripe-feed status` lists what is loaded."),
     (f'[[trigger]]\nname = "t"\nresource = 5\n{TO}', 3, "resource takes a text or a list of texts."),
     (f'[[trigger]]\nname = "t"\npreset = "churn"\n{TO}', 3, f"there is no preset 'churn'. Choose from: {PRESETS}."),
     (f'[[trigger]]\nname = "t"\npreset = ["invoice_paid"]\n{TO}', 3, f"there is no preset ['invoice_paid']. Choose from: {PRESETS}."),

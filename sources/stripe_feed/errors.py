@@ -29,6 +29,17 @@ by the name of its field.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that offers the names nearest to a mistyped one, with a space behind it; empty if
+    none is near.
+    """
+    near = get_close_matches(name.lower()[:100], list(known), n=3, cutoff=0.7)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
+
 
 class StripeFeedError(Exception):
     """Something went wrong; `exit_code` is what the command line ends with."""

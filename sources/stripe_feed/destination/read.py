@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import SetupError, UsageError
+from ..errors import SetupError, UsageError, did_you_mean
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import tables_filled_by
 from ..resources.model import Resource
@@ -434,10 +433,8 @@ def _to_utc(value: datetime | str | None) -> datetime | None:
 
 def unknown_table_error(name: str, known: Sequence[str] = KNOWN_TABLES) -> UsageError:
     """The error for a name that no table has, with the nearest that exist."""
-    nearest = get_close_matches(name.lower(), known, n=3)
-    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     return UsageError(
-        f"There is no table {name!r}. {hint}`stripe-feed status` lists what is loaded."
+        f"There is no table {name!r}. {did_you_mean(name, known)}`stripe-feed status` lists what is loaded."
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from difflib import get_close_matches
 from typing import Any, Literal, TypedDict, get_args
 
 import pendulum
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..resources import RESOURCES
 from ..resources.groups import DEFAULT_GROUP, GROUPS
 from ..resources.model import Resource
@@ -86,8 +85,7 @@ def resource_names(chosen: Iterable[str] | None = None) -> list[str]:
 
 
 def _unknown_resource(name: str) -> UsageError:
-    nearest = get_close_matches(name.lower(), [*GROUPS, *RESOURCES], n=3, cutoff=0.7)
-    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    hint = did_you_mean(name, [*GROUPS, *RESOURCES])
     return UsageError(
         f"There is no resource or group {name[:60]!r}. {hint}The groups are {', '.join(GROUPS)}; "
         "`stripe-feed doctor --resources GROUP` lists what is in one."
@@ -150,9 +148,7 @@ def _expandable_fields(expand: Mapping[str, Iterable[str]]) -> dict[str, tuple[s
 
 def _what_expands(table: str, row: Resource | None) -> str:
     if row is None:
-        nearest = get_close_matches(table.lower(), RESOURCES, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else "."
-        return f"There is no resource {table!r}{hint}"
+        return f"There is no resource {table!r}. {did_you_mean(table, RESOURCES)}".rstrip()
     return f"{row.table} can expand: {', '.join(e.name for e in row.expandable if not e.always) or 'nothing'}."
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from ..resources import FEED_RESOURCES, RESOURCES
 from ..resources.model import field_names
 from .change import Change
@@ -18,6 +18,7 @@ from .paths import normalize_path, split_prefix, value_at
 
 OPS = {"c": "c", "u": "u", "d": "d", "r": "r", "added": "c", "updated": "u", "removed": "d"}
 DEFAULT_OPS = ("c", "u", "d")  # reads of a snapshot would match every object
+MAX_LISTED = 12  # names in a message
 ORIGINS = ("event", "diff", "list", "snapshot")
 
 Names = str | Collection[str] | None
@@ -155,7 +156,12 @@ def _check_names(names: Names, known: Collection[str], kind: str) -> tuple[str, 
     chosen = _names(names)
     for name in chosen:
         if name not in known:
-            raise UsageError(f"There is no {kind} {name[:60]!r}. Choose from: {', '.join(known)}.")
+            choice = (
+                f"Choose from: {', '.join(known)}."
+                if len(known) <= MAX_LISTED
+                else f"{did_you_mean(name, known)}`stripe-feed status` lists what is loaded."
+            )
+            raise UsageError(f"There is no {kind} {name[:60]!r}. {choice}")
     return chosen
 
 

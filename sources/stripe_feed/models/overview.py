@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from ..errors import UsageError
 from ..resources import RESOURCES
 from .database import (
     BuiltModel,
@@ -17,7 +16,13 @@ from .database import (
     read_results,
 )
 from .render import Project, RenderedModel, load_project
-from .run import ModelResult, describe_missing, missing_tables, render_for
+from .run import (
+    ModelResult,
+    describe_missing,
+    missing_tables,
+    render_for,
+    unknown_model_error,
+)
 
 ModelState = Literal["current", "stale", "not built", "left out"]
 
@@ -113,7 +118,7 @@ def _grain(project: Project, name: str) -> str:
 def describe_model(models: Mapping[str, RenderedModel], name: str) -> ModelDetails:
     """Describe one model. Raises `UsageError` if there is none of that name."""
     if name not in models:
-        raise UsageError(f"There is no model {name!r}. `stripe-feed models list` lists them.")
+        raise unknown_model_error(name, models)
     model, project = models[name], load_project()
     properties = project.properties.get(name, {})
     return ModelDetails(

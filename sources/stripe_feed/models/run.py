@@ -17,7 +17,7 @@ from ..destination.error_messages import (
     failed_object,
     find_reason,
 )
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from .database import (
     BuiltModel,
     ModelDatabase,
@@ -254,13 +254,19 @@ def select_models(
     for term in selection:
         name = term.strip("+")
         if name not in models:
-            raise UsageError(f"There is no model {name!r}. `stripe-feed models list` lists them.")
+            raise unknown_model_error(name, models)
         chosen.add(name)
         if term.startswith("+"):
             chosen |= _reach(name, {model.name: model.refs for model in models.values()})
         if term.endswith("+"):
             chosen |= _reach(name, readers_of(models))
     return [name for name in models if name in chosen]
+
+
+def unknown_model_error(name: str, models: Collection[str]) -> UsageError:
+    """The error for a name that no model has, with the nearest that exist."""
+    hint = did_you_mean(name, models)
+    return UsageError(f"There is no model {name!r}. {hint}`stripe-feed models list` lists them.")
 
 
 def readers_of(models: Mapping[str, RenderedModel]) -> dict[str, tuple[str, ...]]:
