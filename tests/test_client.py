@@ -4,6 +4,7 @@ proxies, certificates, keys.
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import json
 import re
@@ -162,6 +163,26 @@ def test_a_gzipped_answer_is_unpacked(server: Scripted, make: Make) -> None:
     server.answers = [Answer(body=b'"fine"', headers={"Content-Encoding": "gzip"})]
 
     assert make().get(PATH, {}, text).value == "fine"
+
+
+def test_a_byte_order_mark_is_no_part_of_an_answer(server: Scripted, make: Make) -> None:
+    server.answers = [Answer(body=codecs.BOM_UTF8 + FINE.body)]
+
+    assert make().get(PATH, {}, text).value == "fine"
+
+
+def test_informational_answers_come_before_the_answer() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+        )
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")
+        answer = transport._DeadlineResponse(ours)
+        answer.begin()
+
+        assert (answer.status, answer.read()) == (200, b"fine")
+        answer.close()
 
 
 def test_the_decoder_gets_the_original_bytes(server: Scripted, make: Make) -> None:
@@ -380,6 +401,12 @@ def test_a_passing_fault_is_asked_again(server: Scripted, make: Make, fault: Ans
 
     assert make().get(PATH, {}, text).value == "fine"
     assert len(server.seen) == 3
+
+
+def test_a_refusal_that_says_so_is_asked_again(server: Scripted, make: Make) -> None:
+    server.answers = [refusal(400, {"Stripe-Should-Retry": "true"}), FINE]
+
+    assert make().get(PATH, {}, text).value == "fine"
 
 
 @each_passing

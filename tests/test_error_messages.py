@@ -23,6 +23,7 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import InvalidPipelineName
 
+from stripe_feed.destination.duckdb_file import check_file
 from stripe_feed.destination.error_messages import (
     SQLSTATES,
     TEXT_PATTERNS,
@@ -307,6 +308,26 @@ def test_what_is_no_duckdb_file_is_said_by_readers_and_writers(
         assert said.code == 3
         assert words in said.error
         assert "canary" not in said.error
+
+
+def test_what_is_left_of_a_file_that_could_not_be_created_stops_no_later_run(
+    tmp_path: Path,
+) -> None:
+    """As after a full disk. Its target is removed, not a link to it; anything else is left alone."""
+    whole = tmp_path / "whole.duckdb"
+    duckdb.connect(str(whole)).close()
+    for size in (0, 4096, 8192):
+        (tmp_path / "target").write_bytes(whole.read_bytes()[:size])
+        file = tmp_path / f"{size}.duckdb"
+        file.symlink_to("target")
+        check_file(file)
+        assert file.is_symlink() and not file.exists()
+    check_file(whole)
+    assert whole.exists()
+    whole.write_bytes(b"text" * 99)
+    with pytest.raises(SetupError, match="is not a DuckDB database"):
+        check_file(whole)
+    assert whole.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, pairwise
 from queue import Empty
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from stripe_feed.api.client import Api, Reply
 from stripe_feed.errors import CursorGone, PermissionMissing, Unreachable
 from stripe_feed.extract.events import reader
+from stripe_feed.extract.events.classify import ids_with_events
 from stripe_feed.extract.events.reader import (
     LATE,
     MAX_TYPES,
@@ -203,6 +205,17 @@ def test_nothing_new_is_one_request(make: Make) -> None:
     api = make(box)
     assert read(api, box.now - 5, box.now) == []
     assert requests(box) == 1
+
+
+def test_events_that_are_applied_leave_no_object_waiting(make: Make) -> None:
+    box = busy(3, 30)
+    api = make(box)
+    first, *_ = read(api, box.now - 60, box.now)
+    waiting = partial(ids_with_events, api, RESOURCES["customers"], box.now - 60)
+
+    assert len(set().union(*waiting())) == 3
+    assert len(set().union(*waiting(lambda ids: {first.id}))) == 2
+    assert len(set().union(*waiting(lambda ids: ids))) == 0
 
 
 def test_a_page_is_one_request(make: Make) -> None:

@@ -337,12 +337,13 @@ def test_an_object_whose_list_cannot_be_read_is_left_out_alone(
 
 
 def test_a_stub_of_a_deleted_object_is_no_row() -> None:
-    """And nothing to tell of: its event does."""
+    """And nothing to tell of: its event does. A stub can hold more than the id."""
     stub = {"id": "in_2", "object": "invoice", "deleted": True}
+    objects = (invoice(), stub, invoice(id="in_3", deleted=True), invoice(id="in_4", deleted=False))
 
-    found = fetch(Script({"/v1/invoices": listed(invoice(), stub)}))
-    assert [row and row.row.id for row in found.rows] == ["in_1", None]
-    assert [head.id for head in found.keys] == ["in_1", "in_2"]
+    found = fetch(Script({"/v1/invoices": listed(*objects)}))
+    assert [row and row.row.id for row in found.rows] == ["in_1", None, None, "in_4"]
+    assert [head.id for head in found.keys] == ["in_1", "in_2", "in_3", "in_4"]
 
 
 @pytest.mark.parametrize(

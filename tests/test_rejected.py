@@ -24,6 +24,7 @@ from stripe_feed.extract.tables.rejected import (
     RejectedObjects,
     describe_rejected,
 )
+from stripe_feed.resources import CHANGES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http import events as sandbox_events
 from tests.copies import Copy, copy_of
@@ -169,7 +170,7 @@ def test_the_sentence_names_a_few_and_counts_the_rest() -> None:
     with pytest.raises(
         PartlyDone, match=r"^Left out of plans: plan 0 .* Everything else is loaded\.$"
     ):
-        raise_if_incomplete([], found.reasons, None)
+        raise_if_incomplete({}, found.reasons, None)
 
 
 def test_what_is_kept_for_the_next_run_is_bounded(
@@ -208,3 +209,10 @@ def test_a_source_that_runs_again_begins_anew() -> None:
     pending = context.pending_events
     assert not (pending.events or pending.retried or pending.failed or context.refused)
     assert not context.needs_another_package
+
+
+def test_a_refusal_of_the_events_that_names_no_permission_is_told_as_it_is() -> None:
+    reason = "/v1/events: Stripe refuses the list (400, no code, param types, request req_1)."
+    with pytest.raises(PartlyDone, match=r"^Events cannot be read, so .*") as told:
+        raise_if_incomplete({CHANGES: reason}, {}, None, needs_events=True)
+    assert reason in str(told.value) and "permission" not in str(told.value)

@@ -15,6 +15,7 @@ import pytest
 
 from stripe_feed import open_feed
 from stripe_feed.errors import SetupError
+from stripe_feed.extract.run import RunContext
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.verify_run import Difference, Verified, verify
 from tests.commands import Shell, shell_of
@@ -72,6 +73,31 @@ def test_what_a_sync_will_bring_waits(copy: Copy) -> None:
         1,
         [],
     )
+
+
+@pytest.mark.broad
+def test_the_object_that_changed_last_is_compared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Stripe's clock is ahead of this machine's, the cursor stays at the newest event until
+    another one comes: its object does not wait for anything.
+    """
+    monkeypatch.setattr(
+        RunContext, "proven", lambda self, second: min(second, self.newest_seen or second)
+    )
+    with copy_of(Sandbox(seed=4, customers=3, oddities=False), tmp_path) as copy:
+        copy.sync(resources=TABLES)
+        copy.box.advance(3_600)
+        copy.box.update("customers", first(copy), name="Changed")
+        copy.box.advance(400)
+        copy.sync(resources=TABLES)
+        tamper(copy, "update stripe.customers set name = 'Wrong' where name = 'Changed'")
+        found = verified(copy)
+
+        assert found.waiting["customers"] == 0
+        assert [one.object_id for one in found.differences] == [first(copy)]
+        copy.sync(resources=TABLES, reconcile=True)
+        assert verified(copy).differences == []
 
 
 @pytest.mark.parametrize(("statement", "what"), [

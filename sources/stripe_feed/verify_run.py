@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,7 @@ class ResourceVerification:
         ]
         drawn += [id for id in sorted(self.hidden)[: self.sample] if id not in drawn]
         reads = self._read(drawn, shown)
-        pending = _ids_with_pending_events(self.context, self.resource, self.cursors)
+        pending = self._ids_with_pending_events()
         drawn = [id for id in drawn if id not in self.odd]
         settled = [id for id in drawn if id not in pending]
         result.compared[self.table], result.waiting[self.table] = (
@@ -179,6 +180,17 @@ class ResourceVerification:
             *self._wrong(settled, reads),
         ]
         result.differences.extend(Difference(table, id, what) for table, id, what in differences)
+
+    def _ids_with_pending_events(self) -> set[str]:
+        """The ids of objects with events that are not applied yet."""
+        if self.cursors is None:
+            return set()
+        known = partial(existing.known_change_ids, self.client)
+        pages = ids_with_events(self.context.api, self.resource, self.cursors["cursor"], known)
+        try:
+            return set().union(*pages)
+        except NotReadable:
+            return set()
 
     def _shown(self) -> dict[str, Fetched]:
         """Read pages of Stripe's lists: the newest, and pages before random times; of a list that
@@ -372,18 +384,6 @@ class ResourceVerification:
             )
         ):
             yield f"its last change differs from the row in {', '.join(wrong)}"
-
-
-def _ids_with_pending_events(
-    context: RunContext, resource: Resource, cursors: Mapping[str, int] | None
-) -> set[str]:
-    """The ids of objects with events that are not applied yet."""
-    if cursors is None:
-        return set()
-    try:
-        return set().union(*ids_with_events(context.api, resource, cursors["cursor"]))
-    except NotReadable:
-        return set()
 
 
 def _differing_fields(

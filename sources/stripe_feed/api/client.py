@@ -96,9 +96,10 @@ class Api:
     """A client of one Stripe account in one mode; threads can share it.
 
     A rate limiter that learns from 429 answers decides when a request is sent. Answers of 408, 409,
-    424, 425 and 5xx, connection faults, lock time-outs and truncated or invalid bodies are retried
-    with jittered backoff; pages that arrive truncated are retried with a smaller limit. A request
-    raises `TryLater` after `give_up_after` seconds, even if bytes still arrive. Writes have rate
+    424, 425 and 5xx, those that say so (`Stripe-Should-Retry: true`), connection faults, lock
+    time-outs and truncated or invalid bodies are retried with jittered backoff; pages that arrive
+    truncated are retried with a smaller limit. A request raises `TryLater` after `give_up_after`
+    seconds, even if bytes still arrive. Writes have rate
     limits of their own, and tell a refusal from an unknown outcome. `max_rps` and
     `endpoint_rps` are requests per second; by default 80 % of Stripe's documented limits
     (https://docs.stripe.com/rate-limits). `account` is an account that is connected to that of the
@@ -343,8 +344,9 @@ class Api:
             return True
         if isinstance(fault, msgspec.DecodeError):
             return tries < (MAX_TRIES_FOREIGN if isinstance(final, SetupError) else _MAX_TRIES)
+        says_retry = self._http.last.headers.get("Stripe-Should-Retry") == "true"
         return (
-            isinstance(final, Unreachable)
+            (isinstance(final, Unreachable) or says_retry)
             and tries < _MAX_TRIES
             and getattr(fault, "should_retry", True) is not False
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+import codecs
 import io
 import logging
 import os
@@ -21,6 +21,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ..errors import SetupError
+from .final_response import FinalResponse
 from .forms import Form, redact, to_query
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -57,7 +58,7 @@ class _DeadlineIO(io.RawIOBase):
         super().close()
 
 
-class _DeadlineResponse(http.client.HTTPResponse):
+class _DeadlineResponse(FinalResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp.close()
@@ -194,7 +195,7 @@ class BytesHttpClient(stripe.HTTPClient):
         except urllib3.exceptions.HTTPError as fault:
             retry = not isinstance(fault, urllib3.exceptions.SSLError)
             raise stripe.APIConnectionError(type(fault).__name__, should_retry=retry) from None  # type: ignore[no-untyped-call]
-        body = answer.data
+        body = answer.data.removeprefix(codecs.BOM_UTF8)  # some proxies write one
         self.last.headers = answer.headers
         if 200 <= answer.status < 300:
             self.last.body, body = body, b"{}"

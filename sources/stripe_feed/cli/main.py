@@ -96,7 +96,9 @@ def _run(arguments: list[str]) -> NoReturn:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # what is piped or written to a file is data: UTF-8 in every locale, or JSON would be none
+    encoding = None if sys.stdout.isatty() or "PYTHONIOENCODING" in os.environ else "utf-8"
+    sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
     if "--debug" in arguments:  # anywhere: people append it to a command that failed
         arguments.remove("--debug")
         os.environ["STRIPE_FEED_DEBUG"] = "1"
@@ -257,7 +259,7 @@ def _warn_or_raise(done: Synced, resources: list[str] | None) -> None:
     `PartlyDone` if what was asked for is not loaded, or not whole.
     """
     if resources and CHANGES in done.refused:  # the user did not ask for them
-        logging.getLogger("stripe_feed").warning(NO_EVENTS)
+        logging.getLogger("stripe_feed").warning(_describe_no_events(done.refused[CHANGES]))
     raise_if_incomplete(done.refused, done.left_out, resources, not resources)
 
 
@@ -320,7 +322,7 @@ ONE_ACCOUNT = (
 
 
 def raise_if_incomplete(
-    refused: Collection[str],
+    refused: Mapping[str, str],
     left_out: Mapping[str, Mapping[str, str]],
     chosen: Collection[str] | None,
     needs_events: bool = False,
@@ -334,16 +336,24 @@ def raise_if_incomplete(
     tables = [name for name in refused if name != CHANGES and is_asked_by_name(name, chosen)]
     reasons = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []
     if needs_events and CHANGES in refused:
-        reasons.append(NO_EVENTS)
+        reasons.append(_describe_no_events(refused[CHANGES]))
     reasons += describe_left_out(left_out)
     if reasons:
         raise PartlyDone(f"{' '.join(reasons)} Everything else is loaded.")
 
 
-NO_EVENTS = (
-    "The key may not read events, so updates, cancellations and deletions of older objects are missed: "
+_MISSED = "updates, cancellations and deletions of older objects are missed"
+_NO_EVENTS = (
+    f"The key may not read events, so {_MISSED}: "
     "add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` regularly."
 )
+
+
+def _describe_no_events(reason: str) -> str:
+    """Say what is missing without events, and what to do; `reason`: why they cannot be read."""
+    if "this key may not read it" in reason:
+        return _NO_EVENTS
+    return f"Events cannot be read, so {_MISSED}. {reason} Until then run `stripe-feed reconcile` regularly."
 
 
 @_command

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
+from ..api.final_response import FinalResponse
 from ..errors import SetupError, Unreachable, UsageError
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -229,7 +229,7 @@ class Connections:
     ) -> HTTPResponse:
         is_reusable, sock.has_heard = False, False
         http = HTTPConnection(self.target.host, self.target.port)
-        http.response_class = _Final
+        http.response_class = FinalResponse
         http.sock, http.auto_open = sock, 0  # by itself it would look the name up
         try:
             sock.arm(give_up_at)
@@ -324,20 +324,6 @@ class DeadlineSocket(socket.socket):
 
 class _TimedTls(DeadlineSocket, ssl.SSLSocket):
     pass
-
-
-class _Final(HTTPResponse):
-    """The response after informational ones (1xx), of which http.client skips only 100."""
-
-    def _read_status(self) -> tuple[str, int, str]:
-        version, status, reason = super()._read_status()  # type: ignore[misc]
-        return (
-            version,
-            HTTPStatus.CONTINUE
-            if 100 < status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS
-            else status,
-            reason,
-        )
 
 
 def _drain(sock: DeadlineSocket, answer: HTTPResponse) -> bool:

@@ -18,6 +18,7 @@ from .locks import retry_while_locked
 from .place import place_of
 
 _DUCKDB_MEMORY = "200MB"  # enough for a package; DuckDB's default would keep whole files in memory
+_HEADER_BYTES = 12_288  # https://duckdb.org/docs/stable/internals/storage: three blocks of 4,096
 DUCKDB_JOBS = 2  # side by side, one thread each
 LOAD_SETTINGS = (
     "set wal_autocheckpoint = '1GB'",  # one checkpoint, when the package is complete
@@ -56,12 +57,15 @@ def check_folder(file: Path) -> None:
 
 def check_file(file: Path) -> None:
     """Raise `SetupError` if a DuckDB file cannot be opened for writing, or created. A missing file
-    is fine.
+    is fine; what is left of one that could not be created (full disk) is removed.
     """
     import duckdb
 
     check_folder(file)
     if not file.exists():
+        return
+    if _was_never_created(file):
+        file.resolve().unlink()
         return
     if not os.access(file, os.W_OK):
         raise SetupError(
@@ -71,6 +75,16 @@ def check_file(file: Path) -> None:
         duckdb.connect(str(file)).close()
     except duckdb.Error as fault:
         raise file_error(file, str(fault)) from None
+
+
+def _was_never_created(file: Path) -> bool:
+    """Whether a file ends before or within the headers that DuckDB writes first: it holds no table."""
+    try:
+        with file.open("rb") as content:
+            start = content.read(_HEADER_BYTES)
+    except OSError:
+        return False
+    return len(start) < _HEADER_BYTES and (not start or start[8:12] == b"DUCK")
 
 
 def wait_for_file(client: Any, file: Path, wait: float) -> None:

@@ -307,12 +307,16 @@ class Reconciliation:
         lo = self.t0 if self.gap else self.event_state["cursor"]
         pending: set[str] = set()
         try:
-            for ids in ids_with_events(self.context.api, self.resource, lo):
+            for ids in ids_with_events(self.context.api, self.resource, lo, self._applied):
                 pending |= ids
                 yield None
         except NotReadable as refusal:  # the comparison stands without them
             self.context.deny_events(refusal)
         return pending
+
+    def _applied(self, event_ids: Sequence[str]) -> set[str]:
+        with self.writer.client as client:
+            return existing.known_change_ids(client, event_ids)
 
     def _heal(self, fetched: Sequence[Fetched]) -> Generator[Any, None, list[ChangeRow]]:
         """Write fetched objects that still differ, and return the changes."""

@@ -48,8 +48,9 @@ def stream_changes(context: RunContext) -> Iterator[Any]:
         context.refuse(CHANGES, refusal)
         if not context.keep_open:  # else the caller says so
             log.warning(
-                "The key may not read events, so updates, cancellations and deletes of older objects are not seen. "
-                "Add the permission rak_event_read (Core > Events), or run `stripe-feed reconcile` now and then."
+                "Events cannot be read, so updates, cancellations and deletes of older objects are not seen. %s "
+                "Or run `stripe-feed reconcile` now and then.",
+                refusal,
             )
     except Exception:
         failed = True

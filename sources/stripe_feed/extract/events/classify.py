@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -143,13 +143,24 @@ def is_discount_only(event: ObjectEvent) -> bool:
     return event.is_stub and event.kind == "status"
 
 
-def ids_with_events(api: Api, resource: Resource, since: int) -> Iterator[set[str]]:
+def ids_with_events(
+    api: Api,
+    resource: Resource,
+    since: int,
+    known: Callable[[Sequence[str]], Collection[str]] = lambda ids: (),
+) -> Iterator[set[str]]:
     """Yield, page by page, the ids of the objects that have events from a second on, unsettled
-    events included.
+    events included. `known` tells which ids of events do not count.
     """
     by_name = by_object([resource])
     for page in oldest_first(api, resource.events, since, api.now() + 1):
-        yield {object_event.id for event in page for object_event in object_events(event, by_name)}
+        applied = known([event.id for event in page])
+        yield {
+            object_event.id
+            for event in page
+            if event.id not in applied
+            for object_event in object_events(event, by_name)
+        }
 
 
 def parents_with_events(

@@ -178,13 +178,9 @@ class TableCodec:
             return rejection(self.name, raw, fault, self._created_column)
 
     def is_stub(self, row: Any) -> bool:
-        """Whether the row only says that the object was deleted."""
+        """Whether the row says that the object was deleted, whatever else it says."""
         attribute = self.unknown_fields.get("deleted")
-        return (
-            attribute is not None
-            and bytes(getattr(row, attribute, ABSENT_RAW)) == b"true"
-            and self._created(row) is None
-        )
+        return attribute is not None and bytes(getattr(row, attribute, ABSENT_RAW)) == b"true"
 
     def _created(self, row: Any) -> int | None:
         if not self._created_column:
