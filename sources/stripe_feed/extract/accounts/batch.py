@@ -83,7 +83,8 @@ class AccountBatch:
         state.update(
             account=self.owner.id, livemode=self.owner.livemode, api_version=self.api_version
         )
-        with _Destination(self.names, self.at_once) as destination:
+        threads = max(1, min(self.at_once, len(self.waiting)))
+        with _Destination(self.names, threads) as destination:
             collected = _Collected(destination, self.waiting[0].context if self.waiting else None)
             for run, part, tables in self._read(load, state.setdefault(ACCOUNTS, {}), destination):
                 state[ACCOUNTS][run.account] = part.state
@@ -206,8 +207,15 @@ class _Destination:
         self.type: str = pipeline.destination.destination_type
         tables = dlt.current.source_schema().tables
         self.columns = {name: table.get("columns", {}) for name, table in tables.items()}
+        first: Any = pipeline.sql_client()
         for _ in range(self._threads):
-            client: Any = pipeline.sql_client()
+            # dlt reads its whole configuration for each client that it makes: they share the first's
+            client = type(first)(
+                first.dataset_name,
+                first.staging_dataset_name,
+                first.credentials,
+                first.capabilities,
+            )
             self._clients.put(self._held.enter_context(client))
         with self.client() as client:
             self.names = {name: table_names(client, name) for name in (*self._filled, CHANGES)}
