@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import urllib3
 
@@ -162,6 +163,27 @@ def test_an_account_that_is_connected_later_is_loaded_and_one_that_leaves_is_lef
         shell.box.drain_webhooks()
         served.wait_until(accounts=1)
     assert customers_in(new.account_id) == set(new.objects("customers"))
+
+
+@pytest.mark.broad
+def test_the_accounts_of_one_dataset_are_loaded_when_they_ring(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = shell.box.connect(customers=2), shell.box.connect(customers=1)
+
+    with serving(shell, monkeypatch, shared=True) as served:
+        served.wait_until(synced=2)
+        made = one.create("customers", name="New")
+        shell.box.drain_webhooks()
+        served.wait_until(synced=3, waiting=0)
+        assert served.health()["failing"] == 0
+    with duckdb.connect("stripe_feed_accounts.duckdb", read_only=True) as opened:
+        found = opened.execute("select account_id, id from stripe_accounts.customers").fetchall()
+        told = opened.execute("select account_id, object_id from stripe_accounts.changes")
+        assert told.fetchall() == [(one.account_id, made["id"])]
+    assert set(found) == {
+        (child.account_id, id) for child in (one, other) for id in child.objects("customers")
+    }
 
 
 def test_a_key_without_access_ends_at_once(shell: Shell) -> None:
