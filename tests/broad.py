@@ -144,8 +144,9 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_resource_that_was_refused_at_first_has_changes_since_it_is_loaded": "test_stream.py::test_a_copy_whose_key_gets_the_permission_later_is_compared_first",
     },
     "test_push_record.py": {
+        "test_a_full_refresh_keeps_the_tables_and_other_commands_know_them": "test_push_record.py::test_sync_catches_up",
         "test_a_kill_while_runs_are_loaded_doubles_and_loses_nothing": ("after-push_runs",),
-        "test_postgres_has_the_runs_once_and_is_left_alone_where_it_is_read_only": "test_push_record.py::test_sync_catches_up_and_other_commands_know_the_tables",
+        "test_postgres_has_the_runs_once_and_is_left_alone_where_it_is_read_only": "test_push_record.py::test_sync_catches_up",
     },
     "test_reconcile.py": {
         "test_f8_an_outage_heals_by_itself_and_says_so": ("45",),

@@ -184,13 +184,15 @@ def test_a_run_that_stripe_or_a_defect_stops_is_on_record(
     assert runs[0][1].startswith("Stripe says this key is not valid")
 
 
-def test_sync_catches_up_and_other_commands_know_the_tables(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sync_catches_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with killed_at(monkeypatch, load, "_load", "before"):
         shell.run("push", "run")
     assert shell.sync().code == 0
     assert counts(shell.folder) == [1, 1, 1]
+
+
+def test_a_full_refresh_keeps_the_tables_and_other_commands_know_them(shell: Shell) -> None:
+    shell.run("push", "run")
     assert shell.sync("--full-refresh").code == 0
     assert counts(shell.folder) == [1, 1, 1]
     status = json.loads(shell.run("status", "--json").out)
