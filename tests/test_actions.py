@@ -735,11 +735,17 @@ def test_a_dry_run_writes_nothing(account: Account) -> None:
     assert len(account.box.objects("customers")) == count
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, "jane@example.com", "é"])
-def test_an_idempotency_key_holds_no_personal_data(key: str) -> None:
+@pytest.mark.parametrize("key", ["", "x" * 201, "jane@example.com", "é", "a\r\nb"])
+def test_an_idempotency_key_is_short_and_plain_and_holds_no_personal_data(key: str) -> None:
     with scripted(body({})) as server, on(server) as actions, pytest.raises(UsageError):
         actions.create("customers", {"name": "x"}, idempotency_key=key)
     assert server.seen == []
+
+
+def test_a_dry_run_of_what_cannot_be_sent_fails_as_the_run_would() -> None:
+    with scripted(body({})) as server, on(server) as actions:
+        done = actions.create("customers", {"metadata.k": "\ud800"}, dry_run=True)
+        assert (done.status, server.seen) == ("error", []) and "half a character" in done.message
 
 
 def test_a_repeated_upsert_finds_what_its_first_try_created(account: Account) -> None:

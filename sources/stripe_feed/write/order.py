@@ -119,10 +119,10 @@ def _key(given: Any) -> str:
     if (
         not isinstance(given, str)
         or not 0 < len(given) <= LONGEST_KEY
-        or not given.isascii()
+        or not (given.isascii() and given.isprintable())
         or ADDRESS.search(given)
     ):
         raise UsageError(
-            f"An idempotency key has 1 to {LONGEST_KEY} ASCII characters and holds no e-mail address."
+            f"An idempotency key has 1 to {LONGEST_KEY} printable ASCII characters and holds no e-mail address."
         )
     return KEY_PREFIX + given.removeprefix(KEY_PREFIX)  # so that the change is known as ours

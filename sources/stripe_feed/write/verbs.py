@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..api.client import Reply
-from ..api.forms import path_to
+from ..api.forms import encode, path_to
 from ..errors import InvalidParameter, RequestRefused, SetupError, StripeFeedError, UsageError
 from ..resources.writable import Writable
 from .checks import check, check_id, check_metadata
@@ -370,6 +370,8 @@ def _done(
 def _would(
     row: Writable, verb: str, message: str, requests: tuple[Request, ...], id: str | None = None
 ) -> ActionResult:
+    for request in requests:
+        encode(request.params)  # what cannot be sent would not be done
     return ActionResult(f"{row.table}.{verb}", "dry_run", message, id=id, requests=requests)
 
 
