@@ -415,16 +415,18 @@ def test_models_are_read_at_the_start_after_loads_and_builds_and_when_time_is_ov
     assert [reads(-10), reads(-9)] == [1, 0]  # the clock was set back
 
 
-def test_a_copy_that_is_loading_is_read_afterwards_and_an_error_only_after_a_minute(
-    watched: Watched,
+def test_a_copy_that_is_loading_is_read_afterwards_and_after_a_minute_a_line_says_so(
+    watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     feed: Any = FakeFeed(watched)
     schedule, trigger = ModelSchedule(feed), a_model_trigger()
     feed.is_locked = True
 
     assert [schedule.run([trigger], NOW + at, waits=False) for at in (0, 59)] == [[], []]
-    (late,) = schedule.run([trigger], NOW + 60, waits=False)
-    assert late.error == "Another process loads."
+    assert caplog.messages == []
+    assert [schedule.run([trigger], NOW + at, waits=False) for at in (60, 61)] == [[], []]
+    line = "Triggers on models wait until the copy is free. Another process loads."
+    assert caplog.messages == [line]
     (at_once,) = ModelSchedule(feed).run([trigger], NOW, waits=True)
     assert at_once.error == "Another process loads."
     feed.is_locked = False

@@ -4,6 +4,7 @@ is over, since time alone makes a row enter.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +16,8 @@ from ..engine import TriggerResult
 from .evaluate import evaluate_models
 from .model_trigger import ModelTrigger
 
-PATIENCE = 60.0  # seconds of a locked copy before that is an error
+log = logging.getLogger("stripe_feed")
+PATIENCE = 60.0  # seconds of a locked copy before a line says so
 
 
 class ModelSchedule:
@@ -26,12 +28,13 @@ class ModelSchedule:
         self._evaluated: dict[str, tuple[Any, float]] = {}
         self._failed: dict[str, TriggerResult] = {}
         self._locked_since: float | None = None
+        self._is_told = False
 
     def run(self, triggers: Sequence[ModelTrigger], now: float, waits: bool) -> list[TriggerResult]:
         """Evaluate the triggers that are due; of the others, return those that failed last.
 
-        `waits`: for another process that loads or holds the DuckDB file; otherwise they are due
-        again at once, and it is an error after a minute.
+        `waits`: for whoever loads or writes to the DuckDB file, after which it is an error;
+        otherwise they are due again at once, and after a minute a line says what they wait for.
         """
         mark = self.feed.store.models_mark()
         due = [one for one in triggers if self._is_due(one, mark, now)]
@@ -60,12 +63,15 @@ class ModelSchedule:
     def _read(self, now: float, wait: float, read: Callable[[Any], Any]) -> Any:
         try:
             found = self.feed.read_models(read, wait)
-        except Locked:
-            since = self._locked_since = now if self._locked_since is None else self._locked_since
-            if wait or now >= since + PATIENCE:
+        except Locked as fault:
+            if wait:
                 raise
+            since = self._locked_since = now if self._locked_since is None else self._locked_since
+            if now >= since + PATIENCE and not self._is_told:
+                self._is_told = True
+                log.warning("Triggers on models wait until the copy is free. %s", fault)
             raise _NotNow from None
-        self._locked_since = None
+        self._locked_since, self._is_told = None, False
         return found
 
 
