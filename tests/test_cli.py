@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import duckdb
 import pytest
@@ -1274,3 +1275,23 @@ def test_a_long_wait_before_the_first_request_is_reported(
                 waiting._before.join(5)
 
     assert STAMP.sub("", capsys.readouterr().err) == f"{WAITING}\n"
+
+
+def test_what_is_piped_is_utf_8_in_every_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON with the escapes of another encoding would be none."""
+    piped = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.delenv("PYTHONIOENCODING", raising=False)
+    monkeypatch.setattr(sys, "stdout", piped)
+    monkeypatch.setattr(main, "app", lambda *_, **__: print("Jörg"))
+    with pytest.raises(SystemExit):
+        main._run([])
+    piped.flush()
+    assert piped.buffer.getvalue() == "Jörg\n".encode()  # type: ignore[attr-defined]
+
+
+def test_ctrl_c_before_a_command_begins_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "app", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(SystemExit) as end:
+        main._run([])
+    assert end.value.code == 130

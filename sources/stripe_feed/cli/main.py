@@ -104,6 +104,8 @@ def _run(arguments: list[str]) -> NoReturn:
         os.environ["STRIPE_FEED_DEBUG"] = "1"
     try:
         app(arguments, prog_name="stripe-feed")
+    except KeyboardInterrupt:  # before the command began
+        sys.exit(130)
     except OSError as error:  # the help cannot be written
         from .output import echo_err, silence
 
