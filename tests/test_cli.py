@@ -1286,7 +1286,7 @@ def test_what_is_piped_is_utf_8_in_every_locale(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SystemExit):
         main._run([])
     piped.flush()
-    assert piped.buffer.getvalue() == "Jörg\n".encode()  # type: ignore[attr-defined]
+    assert piped.buffer.getvalue() == "Jörg\n".encode()
 
 
 def test_ctrl_c_before_a_command_begins_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
