@@ -7,7 +7,7 @@ comma := ,
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser picture test-nginx test-orchestrators test-dbt test-engines test-live
+.PHONY: help demo test broad check compat wheel columns docs bench bench-long long test-browser picture test-nginx test-orchestrators test-dbt test-engines test-models test-live
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -73,10 +73,15 @@ test-dbt:  ## the models as dbt compiles and builds them, in an environment of i
 	build/dbt/bin/pip install -q -e '.[dev$(comma)dbt]'
 	build/dbt/bin/pytest tests/test_models_dbt.py tests/test_models_render.py
 
-test-engines:  ## destinations that need more: DuckLake, and the merges for warehouses; in an environment of its own
+test-engines: test-models  ## destinations that need more: DuckLake, and the merges for warehouses; the models on more engines; in environments of their own
 	@test -x build/engines/bin/pip || $(PYTHON) -m venv build/engines
 	build/engines/bin/pip install -q -e '.[dev,engines]' 'duckdb==1.5.5' 'duckdb-extension-ducklake==1.5.5'
 	build/engines/bin/pytest -m engines tests/test_dialects.py tests/test_contract.py
+
+test-models:  ## the models on Spark, ClickHouse and through dbt on Postgres, in an environment of its own
+	@test -x build/models/bin/pip || $(PYTHON) -m venv build/models
+	build/models/bin/pip install -q -e '.[dbt,model-engines]'
+	build/models/bin/pytest -m engines tests/test_models_engines.py
 
 test-live:  ## the contract of destinations on STRIPE_FEED_LIVE=snowflake (or another), with dlt's credentials in the environment
 	@test -n "$(STRIPE_FEED_LIVE)" || { echo "Name a destination: STRIPE_FEED_LIVE=snowflake make test-live"; exit 2; }

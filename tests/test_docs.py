@@ -48,6 +48,7 @@ from stripe_feed.write.consequences import DESTRUCTIVE, SIDE_EFFECTS
 from stripe_feed.write.verbs import verbs_of
 from tests.commands import loaded
 from tests.core import CORE, CORE_TABLES
+from tests.model_engines import DIALECTS, PARSED, RAN, documented_engines
 from tests.pages import BIN, ROOT, Block, Reader, agree, blocks
 from tests.receiver import receiving
 from tests.stores import documented
@@ -257,6 +258,14 @@ def test_the_permissions_are_those_of_the_resources() -> None:
 def test_the_destinations_are_those_of_the_tests() -> None:
     """What ran, what was only parsed, and what is refused: never more than the tests show."""
     assert table("docs/destinations.md", "destination") == documented()
+
+
+def test_the_engines_of_the_models_are_those_of_the_tests() -> None:
+    assert table("docs/models.md", "engine") == documented_engines()
+    assert set(PARSED.values()) <= set(DIALECTS)
+    for place in RAN.values():
+        file, _, name = place.partition("::")
+        assert f"def {name}(" in Path(__file__).with_name(file).read_text(encoding="utf-8")
 
 
 @pytest.mark.checklist("H3")

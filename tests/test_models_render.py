@@ -20,19 +20,8 @@ from stripe_feed.models.render import (
     render_models,
     render_tests,
 )
+from tests.model_engines import DIALECTS
 
-DIALECTS = {
-    "duckdb": "duckdb",
-    "postgres": "postgres",
-    "redshift": "redshift",
-    "snowflake": "snowflake",
-    "bigquery": "bigquery",
-    "databricks": "databricks",
-    "spark": "spark",
-    "trino": "trino",
-    "athena": "athena",
-    "clickhouse": "clickhouse",
-}
 VARIABLES = {"as_of": "2026-11-20 12:34:56"}
 
 
@@ -73,7 +62,7 @@ def test_the_sql_of_every_engine_parses(type_: str) -> None:
 
     for name, model in render_models(load_project(), target).items():
         try:
-            assert len(sqlglot.parse(model.sql, dialect=DIALECTS[type_])) == 1, name
+            assert len(sqlglot.parse(model.sql, dialect=type_)) == 1, name
         except sqlglot.ParseError as fault:
             pytest.fail(f"{name}: {fault}")
 

@@ -26,6 +26,12 @@ PROJECT_FOLDER = Path(__file__).with_name("dbt")
 PACKAGE = "stripe_feed"  # the name of the dbt project
 BUILT_IN_TYPES = ("duckdb", "postgres")  # the engines that need no dbt
 _PARENT_TYPES = {"databricks": "spark", "redshift": "postgres"}  # as dbt's adapters inherit
+_QUOTES = {
+    "bigquery": "`",
+    "databricks": "`",
+    "snowflake": "",
+    "spark": "`",
+}  # as dbt's adapters quote
 _MACRO = re.compile(r"{%-?\s*macro\s+(\w+).*?{%-?\s*endmacro\s*-?%}", re.DOTALL)
 
 
@@ -43,7 +49,7 @@ class ModelTarget:
     def relation(self, name: str, schema: str | None = None) -> str:
         """The qualified name of a model, or of a table of another schema."""
         parts = (self.database, self.schema if schema is None else schema, name)
-        quote = '"' if self.type not in ("bigquery", "databricks", "spark") else "`"
+        quote = _QUOTES.get(self.type, '"')
         return ".".join(f"{quote}{part}{quote}" for part in parts if part)
 
 
@@ -132,7 +138,7 @@ def load_project(folder: Path = PROJECT_FOLDER) -> Project:
         kinds={
             folder_name: options["+materialized"]
             for folder_name, options in settings["models"][PACKAGE].items()
-            if isinstance(options, dict)
+            if not folder_name.startswith("+")
         },
         properties=properties,
         raw_tables=frozenset(raw_tables),

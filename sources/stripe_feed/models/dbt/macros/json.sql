@@ -4,11 +4,13 @@
 {% macro default__json_text(column, path) %}json_extract_scalar({{ column }}, '{{ json_path(path) }}'){% endmacro %}
 {% macro duckdb__json_text(column, path) %}({{ column }} ->> '{{ json_path(path) }}'){% endmacro %}
 {% macro postgres__json_text(column, path) %}({{ column }} #>> '{ {{- path | replace('.', ',') -}} }'){% endmacro %}
-{% macro redshift__json_text(column, path) %}json_extract_path_text(json_serialize({{ column }}), '{{ path | replace('.', "', '") }}', true){% endmacro %}
-{% macro snowflake__json_text(column, path) %}{{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}::varchar{% endmacro %}
+{% macro redshift__json_text(column, path) %}{% if path %}json_extract_path_text(json_serialize({{ column }}), '{{ path | replace('.', "', '") }}', true){% else %}cast({{ column }} as varchar(65535)){% endif %}{% endmacro %}
+{#- Elements without a path are ids: Snowflake gives them without quotes, what imitates it with them. #}
+{% macro snowflake__json_text(column, path) %}{% if path %}{{ column }}:{{ path | replace('.', ':') }}::varchar{% else %}trim({{ column }}::varchar, '"'){% endif %}{% endmacro %}
 {% macro bigquery__json_text(column, path) %}json_value({{ column }}, '{{ json_path(path) }}'){% endmacro %}
-{% macro spark__json_text(column, path) %}get_json_object({{ column }}, '{{ json_path(path) }}'){% endmacro %}
-{% macro clickhouse__json_text(column, path) %}nullif(JSON_VALUE({{ column }}, '{{ json_path(path) }}'), ''){% endmacro %}
+{#- An element that is a text comes without its quotes from json_rows on Spark. #}
+{% macro spark__json_text(column, path) %}{% if path %}get_json_object({{ column }}, '{{ json_path(path) }}'){% else %}{{ column }}{% endif %}{% endmacro %}
+{% macro clickhouse__json_text(column, path) %}JSONExtract({{ column }}{% if path %}, '{{ path | replace('.', "', '") }}'{% endif %}, 'Nullable(String)'){% endmacro %}
 
 {# The path in JSONPath's spelling; '' is the value itself. #}
 {% macro json_path(path) %}${% if path %}.{{ path }}{% endif %}{% endmacro %}
@@ -26,8 +28,8 @@
 {% macro redshift__json_has(column, path) %}(json_extract_path_text(json_serialize({{ column }}), '{{ path | replace('.', "', '") }}', true) is not null){% endmacro %}
 {% macro snowflake__json_has(column, path) %}({{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %} is not null){% endmacro %}
 {% macro bigquery__json_has(column, path) %}(json_query({{ column }}, '{{ json_path(path) }}') is not null){% endmacro %}
-{% macro spark__json_has(column, path) %}(get_json_object({{ column }}, '{{ json_path(path) }}') is not null or {{ column }} like '%"{{ path.split('.')[-1] }}":null%'){% endmacro %}
-{% macro clickhouse__json_has(column, path) %}(JSONHas({{ column }}, '{{ path | replace('.', "', '") }}') = 1){% endmacro %}
+{% macro spark__json_has(column, path) %}coalesce(array_contains(json_object_keys({% if '.' in path %}get_json_object({{ column }}, '$.{{ path.rpartition('.')[0] }}'){% else %}{{ column }}{% endif %}), '{{ path.split('.')[-1] }}'), false){% endmacro %}
+{% macro clickhouse__json_has(column, path) %}(JSONHas(coalesce({{ column }}, ''), '{{ path | replace('.', "', '") }}') = 1){% endmacro %}
 
 {# Whether several paths exist, as `expression as alias` separated by commas. fields: {'alias': 'dotted.path'}. One parse on DuckDB. #}
 {% macro json_has_fields(column, fields) %}{{ return(adapter.dispatch('json_has_fields', 'stripe_feed')(column, fields)) }}{% endmacro %}
@@ -42,7 +44,7 @@
 {% macro snowflake__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}flattened.value as element from {{ relation }} as holders, lateral flatten(input => holders.{{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}) as flattened){% endmacro %}
 {% macro bigquery__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}element from {{ relation }} as holders, unnest(json_query_array(holders.{{ column }}, '{{ json_path(path) }}')) as element){% endmacro %}
 {% macro spark__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, explode(from_json(get_json_object({{ column }}, '{{ json_path(path) }}'), 'array<string>')) as element from {{ relation }} as holders){% endmacro %}
-{% macro clickhouse__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}arrayJoin(JSONExtractArrayRaw({{ column }}{% if path %}, '{{ path | replace('.', "', '") }}'{% endif %})) as element from {{ relation }} as holders){% endmacro %}
+{% macro clickhouse__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}arrayJoin(JSONExtractArrayRaw(coalesce({{ column }}, ''){% if path %}, '{{ path | replace('.', "', '") }}'{% endif %})) as element from {{ relation }} as holders){% endmacro %}
 {% macro trino__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}json_format(elements.value) as element from {{ relation }} as holders cross join unnest(cast(json_extract(holders.{{ column }}, '{{ json_path(path) }}') as array(json))) as elements(value)){% endmacro %}
 {% macro athena__json_rows(relation, column, path, keep) %}{{ trino__json_rows(relation, column, path, keep) }}{% endmacro %}
 
@@ -53,7 +55,6 @@
 {% macro redshift__json_compact(column, path) %}regexp_replace({{ json_text(column, path) }}, '[[:space:]]', ''){% endmacro %}
 {% macro snowflake__json_compact(column, path) %}to_json({{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}){% endmacro %}
 {% macro bigquery__json_compact(column, path) %}regexp_replace(json_query({{ column }}, '{{ json_path(path) }}'), '[[:space:]]', ''){% endmacro %}
-{% macro clickhouse__json_compact(column, path) %}nullif(JSONExtractRaw({{ column }}{% if path %}, '{{ path | replace('.', "', '") }}'{% endif %}), ''){% endmacro %}
 {% macro trino__json_compact(column, path) %}json_format(json_extract({{ column }}, '{{ json_path(path) }}')){% endmacro %}
 {% macro athena__json_compact(column, path) %}{{ trino__json_compact(column, path) }}{% endmacro %}
 

@@ -14,13 +14,20 @@
 {% macro rounded(numerator, denominator) %}{{ whole_div('2 * (' ~ numerator ~ ') + (' ~ denominator ~ ')', '2 * (' ~ denominator ~ ')') }}{% endmacro %}
 
 {# A ratio of two integers with six decimals, rounded half away from zero; null if the denominator is 0. #}
-{% macro ratio(numerator, denominator) %}cast(cast(case when ({{ denominator }}) > 0 then (case when ({{ numerator }}) < 0 then -1 else 1 end) * {{ rounded('cast(abs(' ~ numerator ~ ') as ' ~ type_wide() ~ ') * 1000000', denominator) }} end as {{ type_wide() }}) * cast('0.000001' as decimal(7, 6)) as {{ adapter.dispatch('type_ratio', 'stripe_feed')() }}){% endmacro %}
+{% macro ratio(numerator, denominator) %}cast({{ adapter.dispatch('millionths', 'stripe_feed')('case when (' ~ denominator ~ ') > 0 then (case when (' ~ numerator ~ ') < 0 then -1 else 1 end) * ' ~ rounded('cast(abs(' ~ numerator ~ ') as ' ~ type_wide() ~ ') * 1000000', denominator) ~ ' end') }} as {{ adapter.dispatch('type_ratio', 'stripe_feed')() }}){% endmacro %}
+{% macro default__millionths(whole) %}cast({{ whole }} as {{ type_wide() }}) * cast('0.000001' as decimal(7, 6)){% endmacro %}
+{#- ClickHouse turns no wide integer into a decimal, and a product with one wraps around in silence. #}
+{% macro clickhouse__millionths(whole) %}toDecimal128(toString({{ whole }}), 0) * cast('0.000001' as decimal(7, 6)){% endmacro %}
 {% macro default__type_ratio() %}decimal(28, 6){% endmacro %}
 {% macro bigquery__type_ratio() %}numeric{% endmacro %}
 {% macro clickhouse__type_ratio() %}Nullable(Decimal(28, 6)){% endmacro %}
 
 {# A percentage with up to four decimals of an amount, rounded half up. #}
 {% macro percent_of(amount, percent) %}cast({{ rounded('cast(' ~ amount ~ ' as ' ~ type_wide() ~ ') * cast(' ~ percent ~ ' * 10000 as ' ~ type_bigint() ~ ')', 'cast(1000000 as ' ~ type_wide() ~ ')') }} as {{ type_bigint() }}){% endmacro %}
+
+{% macro type_percent() %}{{ return(adapter.dispatch('type_percent', 'stripe_feed')()) }}{% endmacro %}
+{% macro default__type_percent() %}decimal(9, 4){% endmacro %}
+{% macro clickhouse__type_percent() %}Nullable(Decimal(18, 4)){% endmacro %}
 
 {# amount x part / whole, rounded half up; whole is above 0. #}
 {% macro share(amount, part, whole) %}cast({{ rounded('cast(' ~ amount ~ ' as ' ~ type_wide() ~ ') * (' ~ part ~ ')', 'cast(' ~ whole ~ ' as ' ~ type_wide() ~ ')') }} as {{ type_bigint() }}){% endmacro %}
@@ -45,7 +52,10 @@
 {% macro exponent(currency) %}case when {{ currency }} in ('bif', 'clp', 'djf', 'gnf', 'jpy', 'kmf', 'krw', 'mga', 'pyg', 'rwf', 'vnd', 'vuv', 'xaf', 'xof', 'xpf') then 0 when {{ currency }} in ('bhd', 'jod', 'kwd', 'omr', 'tnd') then 3 else 2 end{% endmacro %}
 
 {# An amount in major units: 1999 usd is 19.990. #}
-{% macro major(amount, currency) %}cast(cast({{ amount }} as decimal(32, 0)) * cast(case {{ exponent(currency) }} when 0 then 1000 when 3 then 1 else 10 end as decimal(4, 0)) * cast('0.001' as decimal(4, 3)) as {{ adapter.dispatch('type_major', 'stripe_feed')() }}){% endmacro %}
+{% macro major(amount, currency) %}cast(cast({{ amount }} as {{ adapter.dispatch('type_minor', 'stripe_feed')() }}) * cast(case {{ exponent(currency) }} when 0 then 1000 when 3 then 1 else 10 end as decimal(4, 0)) * cast('0.001' as decimal(4, 3)) as {{ adapter.dispatch('type_major', 'stripe_feed')() }}){% endmacro %}
+{% macro default__type_minor() %}decimal(32, 0){% endmacro %}
+{% macro bigquery__type_minor() %}bignumeric{% endmacro %}
+{% macro clickhouse__type_minor() %}Nullable(Decimal(32, 0)){% endmacro %}
 {% macro default__type_major() %}decimal(38, 3){% endmacro %}
 {% macro bigquery__type_major() %}numeric{% endmacro %}
 {% macro clickhouse__type_major() %}Nullable(Decimal(38, 3)){% endmacro %}

@@ -38,7 +38,8 @@
 {% macro default__utc(moment) %}({{ moment }} at time zone 'UTC'){% endmacro %}
 {% macro snowflake__utc(moment) %}convert_timezone('UTC', {{ moment }})::timestamp_ntz{% endmacro %}
 {% macro bigquery__utc(moment) %}datetime({{ moment }}, 'UTC'){% endmacro %}
-{% macro spark__utc(moment) %}cast(to_utc_timestamp({{ moment }}, current_timezone()) as timestamp_ntz){% endmacro %}
+{#- Spark's own conversions go through the session's wall clock, which an hour each year shows twice. #}
+{% macro spark__utc(moment) %}(timestamp_ntz '1970-01-01 00:00:00' + make_dt_interval(0, 0, 0, cast(unix_micros({{ moment }}) as decimal(18, 0)) * cast('0.000001' as decimal(7, 6)))){% endmacro %}
 {% macro clickhouse__utc(moment) %}toTimeZone({{ moment }}, 'UTC'){% endmacro %}
 {% macro trino__utc(moment) %}cast({{ moment }} at time zone 'UTC' as timestamp(6)){% endmacro %}
 {% macro athena__utc(moment) %}cast({{ moment }} at time zone 'UTC' as timestamp(6)){% endmacro %}
@@ -50,7 +51,7 @@
 {% macro redshift__epoch(seconds) %}(timestamp 'epoch' + cast({{ seconds }} as bigint) * interval '1 second'){% endmacro %}
 {% macro snowflake__epoch(seconds) %}to_timestamp_ntz(cast({{ seconds }} as bigint)){% endmacro %}
 {% macro bigquery__epoch(seconds) %}datetime(timestamp_seconds(cast({{ seconds }} as int64)), 'UTC'){% endmacro %}
-{% macro spark__epoch(seconds) %}cast(to_utc_timestamp(timestamp_seconds(cast({{ seconds }} as bigint)), current_timezone()) as timestamp_ntz){% endmacro %}
+{% macro spark__epoch(seconds) %}(timestamp_ntz '1970-01-01 00:00:00' + make_dt_interval(0, 0, 0, cast({{ seconds }} as decimal(12, 0)))){% endmacro %}
 {% macro clickhouse__epoch(seconds) %}toDateTime64(toInt64OrNull({{ seconds }}), 6, 'UTC'){% endmacro %}
 {% macro trino__epoch(seconds) %}cast(from_unixtime(cast({{ seconds }} as bigint)) at time zone 'UTC' as timestamp(6)){% endmacro %}
 {% macro athena__epoch(seconds) %}cast(from_unixtime(cast({{ seconds }} as bigint)) at time zone 'UTC' as timestamp(6)){% endmacro %}
@@ -60,7 +61,7 @@
 {% macro default__now() %}(current_timestamp at time zone 'UTC'){% endmacro %}
 {% macro snowflake__now() %}convert_timezone('UTC', current_timestamp())::timestamp_ntz{% endmacro %}
 {% macro bigquery__now() %}current_datetime('UTC'){% endmacro %}
-{% macro spark__now() %}cast(to_utc_timestamp(current_timestamp(), current_timezone()) as timestamp_ntz){% endmacro %}
+{% macro spark__now() %}{{ spark__utc('current_timestamp()') }}{% endmacro %}
 {% macro redshift__now() %}getdate(){% endmacro %}
 {% macro clickhouse__now() %}now64(6, 'UTC'){% endmacro %}
 {% macro trino__now() %}cast(current_timestamp at time zone 'UTC' as timestamp(6)){% endmacro %}
@@ -137,6 +138,11 @@
 {# A column whose name an engine reserves. #}
 {% macro quoted(name) %}{{ return(adapter.dispatch('quoted', 'stripe_feed')(name)) }}{% endmacro %}
 {% macro default__quoted(name) %}"{{ name }}"{% endmacro %}
-{% macro snowflake__quoted(name) %}{{ name }}{% endmacro %}
+{% macro snowflake__quoted(name) %}"{{ name | upper }}"{% endmacro %}
 {% macro bigquery__quoted(name) %}`{{ name }}`{% endmacro %}
 {% macro spark__quoted(name) %}`{{ name }}`{% endmacro %}
+
+{# The value that lag and lead look at: where there is no such row they give null, and ClickHouse a zero unless the value can be null. #}
+{% macro nullable(value) %}{{ return(adapter.dispatch('nullable', 'stripe_feed')(value)) }}{% endmacro %}
+{% macro default__nullable(value) %}{{ value }}{% endmacro %}
+{% macro clickhouse__nullable(value) %}toNullable({{ value }}){% endmacro %}

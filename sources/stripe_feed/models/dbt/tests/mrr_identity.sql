@@ -2,7 +2,7 @@
 with months as (
     select
         summary.*,
-        coalesce(lag(summary.closing_mrr) over (partition by summary.currency order by summary.month), 0) as closed_before
+        coalesce(lag({{ nullable('summary.closing_mrr') }}) over (partition by summary.currency order by summary.month), 0) as closed_before
     from {{ ref('mrr_summary') }} as summary
 )
 

@@ -3,7 +3,7 @@ select spans.customer_id as customer_id, spans.valid_from as valid_from, spans.v
 from (
     select
         customer_id, valid_from, valid_to,
-        lead(valid_from) over (partition by customer_id order by valid_from) as next_from
+        lead({{ nullable('valid_from') }}) over (partition by customer_id order by valid_from) as next_from
     from {{ ref('int_stripe__subscriber_spans') }}
 ) as spans
 left join (select distinct customer_id, churned_at from {{ ref('churn_events') }}) as events

@@ -65,7 +65,7 @@ moments as (
 ),
 
 segments as (
-    select subscription_id, moment as valid_from, lead(moment) over (partition by subscription_id order by moment) as valid_to
+    select subscription_id, moment as valid_from, lead({{ nullable('moment') }}) over (partition by subscription_id order by moment) as valid_to
     from moments
 )
 

@@ -21,7 +21,7 @@ typed as (
 
 select
     price_id,
-    coalesce(lag(up_to) over (partition by price_id order by coalesce(up_to, 9223372036854775807)), 0) as units_below,
+    coalesce(lag({{ nullable('up_to') }}) over (partition by price_id order by coalesce(up_to, 9223372036854775807)), 0) as units_below,
     up_to,
     unit_amount,
     flat_amount

@@ -88,7 +88,22 @@ invoiced as (
 
 billed as (
     select
-        spans.*,
+        spans.subscription_item_id as subscription_item_id,
+        spans.subscription_id as subscription_id,
+        spans.customer_id as customer_id,
+        spans.valid_from as valid_from,
+        spans.valid_to as valid_to,
+        spans.status as status,
+        spans.quantity as quantity,
+        {{ price_columns('spans') }},
+        spans.is_metered as is_metered,
+        spans.is_collection_paused as is_collection_paused,
+        spans.subscription_discounts as subscription_discounts,
+        spans.item_discounts as item_discounts,
+        spans.is_complete as is_complete,
+        spans.basis as basis,
+        spans.change_id as change_id,
+        spans.line_item_id as line_item_id,
         case
             when spans.is_metered then {% if var('metered') == 'last_invoice' %}coalesce(invoiced.amount, 0){% else %}0{% endif %}
             when spans.is_tiered or spans.unit_amount is null then coalesce(cast(round(tiered.amount) as {{ type_bigint() }}), invoiced.amount, 0)

@@ -1,9 +1,9 @@
 with paid as (
     select
         customer_id, currency, month_number, mrr, basis, is_estimated,
-        lag(month_number) over (partition by customer_id, currency order by month_number) as previous_number,
-        lag(mrr) over (partition by customer_id, currency order by month_number) as previous_mrr,
-        lead(month_number) over (partition by customer_id, currency order by month_number) as next_number
+        lag({{ nullable('month_number') }}) over (partition by customer_id, currency order by month_number) as previous_number,
+        lag({{ nullable('mrr') }}) over (partition by customer_id, currency order by month_number) as previous_mrr,
+        lead({{ nullable('month_number') }}) over (partition by customer_id, currency order by month_number) as next_number
     from {{ ref('mrr_monthly_customer') }}
     where mrr > 0
 ),

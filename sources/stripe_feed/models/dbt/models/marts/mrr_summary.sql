@@ -39,8 +39,8 @@ months as (
         calendar.month_number as month_number,
         calendar.is_complete as is_complete,
         calendar.as_of as as_of,
-        coalesce(lag(closings.mrr) over (partition by calendar.currency order by calendar.month_number), 0) as opening_mrr,
-        coalesce(lag(closings.subscribers) over (partition by calendar.currency order by calendar.month_number), 0) as opening_subscribers,
+        coalesce(lag({{ nullable('closings.mrr') }}) over (partition by calendar.currency order by calendar.month_number), 0) as opening_mrr,
+        coalesce(lag({{ nullable('closings.subscribers') }}) over (partition by calendar.currency order by calendar.month_number), 0) as opening_subscribers,
         {%- for kind in ['new', 'reactivation', 'expansion', 'contraction', 'churn'] %}
         coalesce(movements.{{ kind }}_mrr, 0) as {{ kind }}_mrr,
         coalesce(movements.{{ kind }}_customers, 0) as {{ kind }}_customers,

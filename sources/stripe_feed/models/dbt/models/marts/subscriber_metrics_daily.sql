@@ -11,7 +11,7 @@ lasting as (
         customer_id,
         first_day,
         left_day,
-        lag(left_day) over (partition by customer_id order by first_day) as earlier_left_day,
+        lag({{ nullable('left_day') }}) over (partition by customer_id order by first_day) as earlier_left_day,
         row_number() over (partition by customer_id order by first_day) as number_of_span
     from spans
     where left_day is null or left_day > first_day
@@ -105,7 +105,7 @@ counted as (
         cast(new_subscribers as {{ type_bigint() }}) as new_subscribers,
         cast(reactivated_subscribers as {{ type_bigint() }}) as reactivated_subscribers,
         cast(churned_subscribers as {{ type_bigint() }}) as churned_subscribers,
-        cast(coalesce(lag(active_subscribers, 30) over (order by day), 0) as {{ type_bigint() }}) as active_30_days_before,
+        cast(coalesce(lag({{ nullable('active_subscribers') }}, 30) over (order by day), 0) as {{ type_bigint() }}) as active_30_days_before,
         cast(new_30_days as {{ type_bigint() }}) as new_30_days,
         cast(churned_30_days as {{ type_bigint() }}) as churned_30_days,
         cast(trials_ended_30_days as {{ type_bigint() }}) as trials_ended_30_days,

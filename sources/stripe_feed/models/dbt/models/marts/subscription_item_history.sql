@@ -16,9 +16,9 @@ followed as (
     select
         change_id,
         changed_at,
-        lead(changed_at) over (partition by subscription_id order by changed_at) as next_changed_at,
-        lead(status) over (partition by subscription_id order by changed_at) as next_status,
-        lead(ended_at) over (partition by subscription_id order by changed_at) as next_ended_at
+        lead({{ nullable('changed_at') }}) over (partition by subscription_id order by changed_at) as next_changed_at,
+        lead({{ nullable('status') }}) over (partition by subscription_id order by changed_at) as next_status,
+        lead({{ nullable('ended_at') }}) over (partition by subscription_id order by changed_at) as next_ended_at
     from numbered
     where position = 1
 ),
@@ -184,7 +184,7 @@ periods as (
 ordered as (
     select
         periods.*,
-        lead(periods.begins_at) over (partition by periods.subscription_item_id order by periods.begins_at) as next_begins_at,
+        lead({{ nullable('periods.begins_at') }}) over (partition by periods.subscription_item_id order by periods.begins_at) as next_begins_at,
         row_number() over (partition by periods.subscription_item_id order by periods.begins_at) as position
     from periods
 ),
@@ -252,7 +252,13 @@ status_spans as (
 
 reconstructed as (
     select
-        covered.*,
+        covered.subscription_item_id as subscription_item_id,
+        covered.subscription_id as subscription_id,
+        covered.quantity as quantity,
+        {{ price_columns('covered') }},
+        covered.item_discounts as item_discounts,
+        covered.basis as basis,
+        covered.line_item_id as line_item_id,
         bases.customer_id as customer_id,
         status_spans.status as status,
         bases.canceled_at as canceled_at,

@@ -5,7 +5,7 @@ select
     {{ utc('deleted_at') }} as deleted_at,
     deleted_at is not null as is_deleted,
     name,
-    cast(percent_off as decimal(9, 4)) as percent_off,
+    cast(percent_off as {{ type_percent() }}) as percent_off,
     amount_off,
     currency,
     duration,
