@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dlt.destinations.impl.duckdb.duck as duck
 import duckdb
 from dlt.common.storages import FileStorage, LoadStorage
 from dlt.common.storages.load_package import PackageStorage
@@ -30,6 +29,7 @@ from dlt.pipeline.pipeline import Pipeline
 
 from stripe_feed import sync_run as syncing
 from stripe_feed.api.client import Api
+from stripe_feed.destination.duckdb import client as in_place
 from stripe_feed.destination.lake import client as lake
 from stripe_feed.extract.dependents import sublists
 from stripe_feed.extract.events import reader
@@ -55,7 +55,8 @@ POINTS: dict[str, tuple[type | Any, str, str]] = {
     "in normalize": (Normalize, "map_single", "after"),
     "normalized twice": (PackageStorage, "delete_package", "before"),
     "the destination's tables are there": (LoadStorage, "commit_schema_update", "after"),
-    "copied to staging": (duck.DuckDbCopyJob, "run", "after"),
+    "a file is ready to be merged": (in_place.InPlaceJob, "run", "after"),
+    "about to be merged": (SqlLoadJob, "run", "before"),
     "merged": (SqlLoadJob, "run", "after"),
     "about to merge in a lake": (lake, "merge_files", "before"),
     "merged in a lake": (lake, "merge_files", "after"),

@@ -25,7 +25,7 @@ KILLS = (
     Kill("a page of events was read", 2),
     Kill("changes were handed to dlt", 1),
     Kill("the package is extracted", 1),
-    Kill("copied to staging", 2),
+    Kill("a file is ready to be merged", 2),
     Kill("merged", 1),
     Kill("merged", 3),
     Kill("all is loaded", 1),

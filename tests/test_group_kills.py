@@ -32,7 +32,8 @@ IN_THREADS = (
     "a page was asked for",
     "a page was read",
     "a page of events was read",
-    "copied to staging",
+    "a file is ready to be merged",
+    "about to be merged",
     "merged",
 )
 IN_PROCESS = [

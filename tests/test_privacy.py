@@ -26,7 +26,6 @@ from stripe_feed.extract.paging import reader
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, holding, loaded, shell_of
 from tests.copies import PERMISSIONS
-from tests.core import CORE_TABLES
 from tests.postgres import postgres_server
 
 KEY = "rk_test_canaryKey51Zx9QpL"
@@ -313,14 +312,7 @@ def check_database(shell: Shell) -> None:
         staging = copy.query(
             "select table_name from information_schema.tables where table_schema = 'stripe_staging'"
         ).rows
-        rows = {
-            name: copy.query(f'select count(*) from stripe_staging."{name}"').rows[0][0]
-            for (name,) in staging
-        }
-        assert {
-            name: count for name, count in rows.items() if count and not name.startswith("_dlt")
-        } == {}
-        assert rows.keys() >= CORE_TABLES.keys()
+        assert [name for (name,) in staging if not name.startswith("_dlt")] == []
 
 
 def test_a_script_of_the_user_s_own_tells_no_key(

@@ -18,7 +18,6 @@ from ..destination.error_messages import translate_error
 from ..destination.locks import DEFAULT_WAIT
 from ..destination.place import DEFAULT_DATASET
 from ..errors import CopyDiffers, PartlyDone, UsageError
-from ..resources import CHANGES
 from . import command as cli_command
 from .action import action, forget
 from .feed import feed_app
@@ -260,6 +259,8 @@ def _warn_or_raise(done: Synced, resources: list[str] | None) -> None:
     """Warn that the key may not read events, if only some resources were asked for. Raises
     `PartlyDone` if what was asked for is not loaded, or not whole.
     """
+    from ..resources import CHANGES
+
     if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(_describe_no_events(done.refused[CHANGES]))
     raise_if_incomplete(done.refused, done.left_out, resources, not resources)
@@ -334,6 +335,7 @@ def raise_if_incomplete(
     """
     from ..extract.options import is_asked_by_name
     from ..extract.tables.rejected import describe_rejected as describe_left_out
+    from ..resources import CHANGES
 
     tables = [name for name in refused if name != CHANGES and is_asked_by_name(name, chosen)]
     reasons = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []

@@ -17,8 +17,6 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..resources import CHANGES, TABLES
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -320,6 +318,8 @@ def print_sync_result(
         print_json(result)
     if quiet:
         return
+    from ..resources import CHANGES, TABLES
+
     total = sum(result.rows.values())
     place = f"{destination or database or 'stripe_feed.duckdb'}, dataset {dataset}"
     nothing = "No differences in" if result.healed else "Nothing new for"

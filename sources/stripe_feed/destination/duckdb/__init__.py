@@ -1,0 +1,1 @@
+"""dlt's DuckDB destination with a merge that reads the files of a package where they are."""

@@ -1,0 +1,113 @@
+"""dlt's DuckDB destination, with merges that read the Parquet files of a package where they are.
+
+dlt copies them to staging tables first, which writes each row to the database twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dlt.common.destination import PreparedTableSchema
+from dlt.common.destination.client import FollowupJobRequest, LoadJob
+from dlt.common.storages.load_package import LoadJobInfo
+from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from dlt.destinations.impl.duckdb.factory import duckdb
+from dlt.destinations.sql_client import SqlClientBase
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob
+
+_FILES = "x-stripe-feed-files"  # in dlt's description of a table: the files to merge
+
+
+class duckdb_in_place(duckdb):
+    """The destination; dlt knows it as its own, and so may load what it left."""
+
+    @property
+    def destination_type(self) -> str:
+        return "dlt.destinations.duckdb"
+
+    @property
+    def client_class(self) -> type[InPlaceClient]:
+        return InPlaceClient
+
+
+class InPlaceClient(DuckDbClient):
+    """A DuckDB file whose merges need no staging tables."""
+
+    def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
+        """Create the dataset, or empty these tables; do nothing if there are none to empty: a staging
+        dataset without dlt's own tables would fail the next refresh.
+        """
+        tables = None if truncate_tables is None else list(truncate_tables)
+        if tables != []:
+            super().initialize_storage(tables)  # type: ignore[arg-type]
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Whether a table is loaded through a staging table."""
+        is_in_place = _is_in_place(self.prepare_load_table(table_name))
+        return not is_in_place and super().should_load_data_to_staging_dataset(table_name)
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        job = super().create_load_job(table, file_path, load_id, restore)
+        is_file = isinstance(job, DuckDbCopyJob)
+        return InPlaceJob(file_path) if is_file and _is_in_place(table) else job
+
+    def create_table_chain_completed_followup_jobs(
+        self,
+        table_chain: Sequence[PreparedTableSchema],
+        completed_table_chain_jobs: Sequence[LoadJobInfo] | None = None,
+    ) -> list[FollowupJobRequest]:
+        """The merge of a table, once all its files are there."""
+        jobs, chain = completed_table_chain_jobs or (), list[Any](table_chain)
+        if _is_in_place(chain[0]):
+            files = [job.file_path for job in jobs if job.file_path.endswith(".parquet")]
+            chain = [{**chain[0], _FILES: files}]
+        return super().create_table_chain_completed_followup_jobs(chain, completed_table_chain_jobs)
+
+    def _create_merge_followup_jobs(
+        self, table_chain: Sequence[PreparedTableSchema]
+    ) -> list[FollowupJobRequest]:
+        merge = _InPlaceMerge if _is_in_place(table_chain[0]) else SqlMergeFollowupJob
+        return [merge.from_table_chain(table_chain, self.sql_client)]
+
+
+def _is_in_place(table: PreparedTableSchema) -> bool:
+    return table["write_disposition"] == "merge" and table.get("file_format") == "parquet"
+
+
+class InPlaceJob(DuckDbCopyJob):
+    """Leaves the rows in their file, for the merge that follows."""
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
+class _InPlaceMerge(SqlMergeFollowupJob):
+    @classmethod
+    def generate_sql(
+        cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]
+    ) -> list[str]:
+        """dlt's merge, with the files in place of the staging table. A column that they lack is
+        null, as it would be there.
+        """
+        table: Any = table_chain[0]
+        target, staging = sql_client.get_qualified_table_names(table["name"])
+        files = ", ".join(map(_literal, table[_FILES]))
+        rows = (
+            f"(select * from read_parquet([{files}], union_by_name = true) "
+            f"union all by name select * from {target} where false)"
+        )
+        return [
+            statement.replace(staging, rows)
+            for statement in super().generate_sql(table_chain, sql_client)
+        ]
+
+
+def _literal(path: str) -> str:
+    """A path in SQL that dlt may split at semicolons and lines."""
+    text = path.replace("'", "''")
+    for character in ";\n":
+        text = text.replace(character, f"' || chr({ord(character)}) || '")
+    return f"'{text}'"
