@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         "stale row wins",
         "extract/tables/hints.py",
-        '    return {**MERGE, "source_filter": _no_newer(names.table, "id", "")}\n',
+        '    return {**MERGE, "source_filter": _no_newer(names.table, "id", "", is_shared)}\n',
         "    return dict(MERGE)\n",
         "test_small_accounts.py::test_a_stale_row_does_not_replace_a_newer_one",
         quick=False,
@@ -61,15 +61,15 @@ MUTANTS = (
     Mutant(
         "tie drops the row",
         "extract/tables/hints.py",
-        '    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv > {alias}_version)"\n',
-        '    return f"not exists (select 1 from ({stored_versions}) xx where xid = {key} and xv >= {alias}_version)"\n',
+        '    return f"not exists (select 1 from ({stored_versions}) xx where {same_account}xid = {key} and xv > {alias}_version)"\n',
+        '    return f"not exists (select 1 from ({stored_versions}) xx where {same_account}xid = {key} and xv >= {alias}_version)"\n',
         "test_small_accounts.py::test_of_two_rows_of_the_same_second_the_one_that_came_last_wins",
         quick=False,
     ),
     Mutant(
         "vanished children stay",
         "extract/tables/hints.py",
-        '        "destination_scope": f"{key} in ({seen})",\n',
+        '        "destination_scope": f"{keys} in ({seen})",\n',
         '        "destination_scope": "1 = 0",\n',
         "test_small_accounts.py::test_children_are_complete_and_follow_their_parent",
         quick=False,
@@ -168,7 +168,7 @@ MUTANTS = (
     Mutant(
         "a key that cannot read events is not asked first",
         "extract/run.py",
-        "        was_denied = EVENTS_DENIED in source_state and any(RESOURCES[n].events for n in lists)\n",
+        "        was_denied = EVENTS_DENIED in state and any(RESOURCES[n].events for n in lists)\n",
         "        was_denied = False\n",
         "test_stream.py::test_a_key_that_lost_its_permission_reports_new_objects_by_its_lists",
         quick=False,
