@@ -197,7 +197,7 @@ def test_show() -> None:
 
     assert shown["columns"][0] == ["subscription_item_id", "Subscription item, `si_...`."]
     assert "subscription_item_history" in shown["reads"]
-    assert models("show", "mrr_items", "--sql").stdout.startswith("with counted as (")
+    assert models("show", "mrr_items", "--sql").stdout.startswith("with unpriced as (")
 
 
 def test_lineage_leads_through_models_to_raw_columns() -> None:

@@ -245,7 +245,7 @@ def test_a_damaged_table_is_built_whole(sliced: list[str], damage: str) -> None:
     results = build_models(database, variables=AS_OF_ALWAYS, project=project)
 
     assert "failed" not in {result.status for result in results}
-    assert "mrr_items" not in sliced and "int_stripe__item_periods" in sliced
+    assert "mrr_items" not in sliced and "int_stripe__invoiced_lines" in sliced
     assert connection.execute(f"from {table} except all from whole").fetchall() == []
     assert connection.execute(f"from whole except all from {table}").fetchall() == []
 
@@ -272,5 +272,5 @@ def test_a_model_that_missed_a_load_is_built_whole(sliced: list[str]) -> None:
 
     build_models(database, variables=AS_OF_ALWAYS, project=project)
 
-    assert "int_stripe__item_periods" not in sliced
+    assert "int_stripe__invoiced_lines" not in sliced
     assert {"int_stripe__subscription_bases", "mrr_items"} <= set(sliced)

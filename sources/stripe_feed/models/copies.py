@@ -32,6 +32,8 @@ DUCKDB_SETTINGS = (
     "set preserve_insertion_order = false",
     "set memory_limit = '1100MB'",
     "set threads = 2",
+    # Writing takes a quarter less time without them, and a third more space.
+    "set disabled_compression_methods = 'fsst,rle'",
 )
 
 

@@ -15,10 +15,10 @@
 {# The path in JSONPath's spelling; '' is the value itself. #}
 {% macro json_path(path) %}${% if path %}.{{ path }}{% endif %}{% endmacro %}
 
-{# Several values, as `expression as alias` separated by commas. fields: {'alias': 'dotted.path'}. One parse on DuckDB. #}
-{% macro json_fields(column, fields) %}{{ return(adapter.dispatch('json_fields', 'stripe_feed')(column, fields)) }}{% endmacro %}
-{% macro default__json_fields(column, fields) %}{% for alias, path in fields.items() %}{{ json_text(column, path) }} as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
-{% macro duckdb__json_fields(column, fields) %}{% set paths = fields.values() | list | join("', '$.") %}{% for alias, path in fields.items() %}json_extract_string({{ column }}, ['$.{{ paths }}'])[{{ loop.index }}] as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+{# Several values, as `expression as alias` separated by commas. fields: {'alias': 'dotted.path'}; lists: the same, each as by `json_list`. One parse on DuckDB. #}
+{% macro json_fields(column, fields, lists={}) %}{{ return(adapter.dispatch('json_fields', 'stripe_feed')(column, fields, lists)) }}{% endmacro %}
+{% macro default__json_fields(column, fields, lists) %}{% for alias, path in fields.items() %}{{ json_text(column, path) }} as {{ alias }}{{ ', ' if not loop.last or lists }}{% endfor %}{% for alias, path in lists.items() %}{{ json_list(column, path) }} as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
+{% macro duckdb__json_fields(column, fields, lists) %}{% set paths = (fields.values() | list + lists.values() | list) | join("', '$.") %}{% for alias in fields %}json_extract_string({{ column }}, ['$.{{ paths }}'])[{{ loop.index }}] as {{ alias }}{{ ', ' if not loop.last or lists }}{% endfor %}{% for alias in lists %}coalesce(json_extract_string({{ column }}, ['$.{{ paths }}'])[{{ fields | length + loop.index }}], '[]') as {{ alias }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
 
 {# Whether the path exists, JSON null included. #}
 {% macro json_has(column, path) %}{{ return(adapter.dispatch('json_has', 'stripe_feed')(column, path)) }}{% endmacro %}
@@ -38,7 +38,7 @@
 
 {# (select keep..., element from relation): a subquery with one row per element of the array at `path`. No row for an empty or absent array. #}
 {% macro json_rows(relation, column, path, keep) %}{{ return(adapter.dispatch('json_rows', 'stripe_feed')(relation, column, path, keep)) }}{% endmacro %}
-{% macro duckdb__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, unnest(cast(case when json_type({{ column }}, '{{ json_path(path) }}') = 'ARRAY' then {{ column }} -> '{{ json_path(path) }}' end as json[])) as element from {{ relation }} as holders){% endmacro %}
+{% macro duckdb__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, unnest(json_extract({{ column }}, '{{ json_path(path) }}[*]')) as element from {{ relation }} as holders){% endmacro %}
 {% macro postgres__json_rows(relation, column, path, keep) %}(select {{ keep | join(', ') }}, cast(elements.value as json) as element from {{ relation }} as holders cross join lateral jsonb_array_elements(case when json_typeof(holders.{{ column }} #> '{ {{- path | replace('.', ',') -}} }') = 'array' then cast(holders.{{ column }} #> '{ {{- path | replace('.', ',') -}} }' as jsonb) else cast('[]' as jsonb) end) as elements(value)){% endmacro %}
 {% macro redshift__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}element from {{ relation }} as holders, holders.{{ column }}{% if path %}.{{ path }}{% endif %} as element){% endmacro %}
 {% macro snowflake__json_rows(relation, column, path, keep) %}(select {% for name in keep %}holders.{{ name }} as {{ name }}, {% endfor %}flattened.value as element from {{ relation }} as holders, lateral flatten(input => holders.{{ column }}{% if path %}:{{ path | replace('.', ':') }}{% endif %}) as flattened){% endmacro %}

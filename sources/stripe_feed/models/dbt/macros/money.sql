@@ -13,6 +13,16 @@
 {# numerator / denominator, both at least 0, rounded half up to an integer. #}
 {% macro rounded(numerator, denominator) %}{{ whole_div('2 * (' ~ numerator ~ ') + (' ~ denominator ~ ')', '2 * (' ~ denominator ~ ')') }}{% endmacro %}
 
+{# An amount that is given as text. DuckDB reads wide decimals slowly: those that fit into a narrow one go through it. #}
+{% macro amount_of(text) %}{{ return(adapter.dispatch('amount_of', 'stripe_feed')(text)) }}{% endmacro %}
+{% macro default__amount_of(text) %}cast({{ text }} as {{ type_amount() }}){% endmacro %}
+{% macro duckdb__amount_of(text) %}case when regexp_full_match({{ text }}, '-?[0-9]{1,12}([.][0-9]{1,6})?') then cast(cast({{ text }} as decimal(18, 6)) as {{ type_amount() }}) else cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
+
+{# An amount rounded half away from zero to an integer; on DuckDB by the same way round. #}
+{% macro whole(amount) %}{{ return(adapter.dispatch('whole', 'stripe_feed')(amount)) }}{% endmacro %}
+{% macro default__whole(amount) %}cast(round({{ amount }}) as {{ type_bigint() }}){% endmacro %}
+{% macro duckdb__whole(amount) %}case when {{ amount }} between -900000 and 900000 then cast(cast({{ amount }} as decimal(18, 12)) as bigint) else cast(round({{ amount }}) as bigint) end{% endmacro %}
+
 {# A ratio of two integers with six decimals, rounded half away from zero; null if the denominator is 0. #}
 {% macro ratio(numerator, denominator) %}cast({{ adapter.dispatch('millionths', 'stripe_feed')('case when (' ~ denominator ~ ') > 0 then (case when (' ~ numerator ~ ') < 0 then -1 else 1 end) * ' ~ rounded('cast(abs(' ~ numerator ~ ') as ' ~ type_wide() ~ ') * 1000000', denominator) ~ ' end') }} as {{ adapter.dispatch('type_ratio', 'stripe_feed')() }}){% endmacro %}
 {% macro default__millionths(whole) %}cast({{ whole }} as {{ type_wide() }}) * cast('0.000001' as decimal(7, 6)){% endmacro %}

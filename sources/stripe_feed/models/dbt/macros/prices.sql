@@ -18,7 +18,7 @@
 {% macro typed_price(relation) %}{{ relation }}.price_id as price_id,
     {{ relation }}.product_id as product_id,
     {{ relation }}.price_currency as currency,
-    cast({{ relation }}.unit_amount as {{ type_amount() }}) as unit_amount,
+    {{ amount_of(relation ~ '.unit_amount') }} as unit_amount,
     {{ relation }}.billing_scheme as billing_scheme,
     {{ relation }}.tiers_mode as tiers_mode,
     {{ relation }}.billing_interval as billing_interval,
@@ -31,5 +31,8 @@
 {# The columns of a price, passed on. #}
 {% macro price_columns(relation) %}{% for name in price_paths() %}{% set column = 'currency' if name == 'price_currency' else name %}{{ relation }}.{{ column }} as {{ column }}{{ ', ' if not loop.last }}{% endfor %}{% endmacro %}
 
-{# An amount per billing period as an amount per month, rounded half up once. #}
-{% macro monthly(amount) %}cast({{ rounded("cast(" ~ amount ~ " as " ~ type_wide() ~ ") * case billing_interval when 'day' then 365 when 'week' then 52 else 1 end", "cast(case billing_interval when 'month' then 1 else 12 end * billing_interval_count as " ~ type_wide() ~ ")") }} as {{ type_bigint() }}){% endmacro %}
+{# An amount per billing period as an amount per month, rounded half up once. On DuckDB in 64 bits where they suffice, which are five times as fast. #}
+{% macro monthly(amount) %}{{ return(adapter.dispatch('monthly', 'stripe_feed')(amount)) }}{% endmacro %}
+{% macro default__monthly(amount) %}cast({{ per_month(amount, type_wide()) }} as {{ type_bigint() }}){% endmacro %}
+{% macro duckdb__monthly(amount) %}case when {{ amount }} < 1000000000000 and billing_interval_count < 10000 then {{ per_month(amount, type_bigint()) }} else {{ default__monthly(amount) }} end{% endmacro %}
+{% macro per_month(amount, type) %}{{ rounded("cast(" ~ amount ~ " as " ~ type ~ ") * case billing_interval when 'day' then 365 when 'week' then 52 else 1 end", "cast(case billing_interval when 'month' then 1 else 12 end * billing_interval_count as " ~ type ~ ")") }}{% endmacro %}

@@ -14,8 +14,8 @@ typed as (
     select
         price_id,
         cast(up_to as {{ type_bigint() }}) as up_to,
-        coalesce(cast(unit_amount as {{ type_amount() }}), 0) as unit_amount,
-        coalesce(cast(flat_amount as {{ type_amount() }}), 0) as flat_amount
+        coalesce({{ amount_of('unit_amount') }}, 0) as unit_amount,
+        coalesce({{ amount_of('flat_amount') }}, 0) as flat_amount
     from steps
 )
 

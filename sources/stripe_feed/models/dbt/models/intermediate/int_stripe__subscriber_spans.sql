@@ -8,12 +8,24 @@ with paid as (
     where mrr > 0
 ),
 
+trials as (
+    select
+        subscription_id,
+        customer_id,
+        trial_start_at,
+        trial_end_at,
+        outcome,
+        over_at,
+        is_of_payer
+    from {{ ref('trial_conversions') }}
+),
+
 resumed as (
     select
         trials.subscription_id as subscription_id,
         trials.trial_start_at as trial_start_at,
         min(paid.valid_from) as resumed_at
-    from {{ ref('trial_conversions') }} as trials
+    from trials
     inner join paid on trials.subscription_id = paid.subscription_id
     where paid.valid_from >= trials.trial_end_at
     group by trials.subscription_id, trials.trial_start_at
@@ -34,7 +46,7 @@ bridged as (
             when trials.outcome in ('converted', 'expired') then coalesce(resumed.resumed_at, trials.over_at)
             else trials.over_at
         end as valid_to
-    from {{ ref('trial_conversions') }} as trials
+    from trials
     left join resumed on trials.subscription_id = resumed.subscription_id and trials.trial_start_at = resumed.trial_start_at
     where trials.is_of_payer
 ),

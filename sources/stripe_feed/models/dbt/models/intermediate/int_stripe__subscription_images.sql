@@ -46,8 +46,7 @@ firsts as (
 ),
 
 after_states as (
-    select change_id, 'after' as side, {{ json_fields('after_image', state) }}, {{ json_text('after_image', 'items.has_more') }} as has_more,
-        {{ json_list('after_image', 'discounts') }} as discounts
+    select change_id, 'after' as side, {{ json_fields('after_image', dict(state, has_more='items.has_more'), {'discounts': 'discounts'}) }}
     from changes
 ),
 
@@ -55,12 +54,9 @@ after_states as (
 before_fields as (
     select
         change_id,
-        {{ json_fields('after_image', state) }},
-        {{ json_fields('previous_values', previous) }},
-        {{ json_has_fields('previous_values', told) }},
-        {{ json_text('after_image', 'items.has_more') }} as has_more,
-        {{ json_list('after_image', 'discounts') }} as discounts,
-        {{ json_list('previous_values', 'discounts') }} as previous_discounts
+        {{ json_fields('after_image', dict(state, has_more='items.has_more'), {'discounts': 'discounts'}) }},
+        {{ json_fields('previous_values', previous, {'previous_discounts': 'discounts'}) }},
+        {{ json_has_fields('previous_values', told) }}
     from firsts
 ),
 
@@ -93,7 +89,7 @@ elements as (
 ),
 
 items as (
-    select change_id, side, {{ json_list('element', 'discounts') }} as item_discounts, {{ json_fields('element', dict(item, **price_paths('price.'))) }}
+    select change_id, side, {{ json_fields('element', dict(item, **price_paths('price.')), {'item_discounts': 'discounts'}) }}
     from elements
 ),
 
@@ -133,7 +129,7 @@ select
     coalesce(items.price_id, items.plan_id) as price_id,
     coalesce(items.product_id, items.plan_product) as product_id,
     coalesce(items.price_currency, items.plan_currency, states.currency) as currency,
-    cast(coalesce(items.unit_amount, items.plan_amount) as {{ type_amount() }}) as unit_amount,
+    {{ amount_of('coalesce(items.unit_amount, items.plan_amount)') }} as unit_amount,
     items.billing_scheme as billing_scheme,
     items.tiers_mode as tiers_mode,
     coalesce(items.billing_interval, items.plan_interval) as billing_interval,

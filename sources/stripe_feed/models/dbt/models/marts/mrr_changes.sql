@@ -16,18 +16,36 @@ steps as (
     where valid_to is not null
 ),
 
+{#- Most spans end where one of the same value begins: only what is left over is looked at further. #}
+moved as (
+    select customer_id, currency, subscription_id, changed_at, {{ total('amount') }} as amount
+    from steps
+    where changed_at <= (select as_of from bounds)
+    group by customer_id, currency, subscription_id, changed_at
+    having sum(amount) <> 0
+),
+
 {#- A span that ends where an equal one begins is no step: it is gone here. #}
 by_item as (
     select
-        customer_id, currency, subscription_id, changed_at, price_id, basis,
-        sum(amount) as amount,
-        sum(discount_step) as discount_step,
-        sum(quantity_step) as quantity_step,
-        sum(price_step) as price_step
+        steps.customer_id as customer_id,
+        steps.currency as currency,
+        steps.subscription_id as subscription_id,
+        steps.changed_at as changed_at,
+        steps.price_id as price_id,
+        steps.basis as basis,
+        sum(steps.amount) as amount,
+        sum(steps.discount_step) as discount_step,
+        sum(steps.quantity_step) as quantity_step,
+        sum(steps.price_step) as price_step
     from steps
-    where changed_at <= (select as_of from bounds)
-    group by customer_id, currency, subscription_id, changed_at, subscription_item_id, price_id, basis
-    having sum(amount) <> 0 or sum(discount_step) <> 0 or sum(quantity_step) <> 0 or sum(price_step) <> 0
+    inner join moved on
+        moved.customer_id = steps.customer_id
+        and moved.currency = steps.currency
+        and moved.subscription_id = steps.subscription_id
+        and moved.changed_at = steps.changed_at
+    group by steps.customer_id, steps.currency, steps.subscription_id, steps.changed_at, steps.subscription_item_id, steps.price_id, steps.basis
+    having sum(steps.amount) <> 0 or sum(steps.discount_step) <> 0 or sum(steps.quantity_step) <> 0 or sum(steps.price_step) <> 0
 ),
 
 by_price as (

@@ -1,44 +1,47 @@
-with counted as (
-    select
-        history.subscription_item_id as subscription_item_id,
-        history.subscription_id as subscription_id,
-        history.customer_id as customer_id,
-        history.valid_from as valid_from,
-        {%- if var('churn_timing') == 'cancel' %}
-        case when history.canceled_at < coalesce(history.valid_to, {{ forever() }}) then history.canceled_at else history.valid_to end as valid_to,
-        {%- else %}
-        history.valid_to as valid_to,
-        {%- endif %}
-        history.status as status,
-        history.quantity as quantity,
-        {{ price_columns('history') }},
-        {#- The units that are billed: whole packages where the price sells packages. #}
-        case
+{%- set valid_to %}
+{%- if var('churn_timing') == 'cancel' -%}
+case when history.canceled_at < coalesce(history.valid_to, {{ forever() }}) then history.canceled_at else history.valid_to end
+{%- else -%}
+history.valid_to
+{%- endif %}
+{%- endset %}
+{#- The units that are billed: whole packages where the price sells packages. #}
+{%- set units -%}
+case
             when history.divide_quantity_by > 1 then
                 cast({{ whole_div('coalesce(history.quantity, 1)', 'history.divide_quantity_by') }} as {{ type_bigint() }})
                 + case when history.round_quantity = 'up' and mod(coalesce(history.quantity, 1), history.divide_quantity_by) > 0 then 1 else 0 end
             else coalesce(history.quantity, 1)
-        end as units,
-        history.billing_scheme = 'tiered' as is_tiered,
-        coalesce(history.usage_type, 'licensed') = 'metered' as is_metered,
-        history.collection_pause_behavior is not null as is_collection_paused,
-        history.subscription_discounts as subscription_discounts,
-        history.item_discounts as item_discounts,
-        history.is_complete as is_complete,
-        history.basis as basis,
-        history.change_id as change_id,
-        history.line_item_id as line_item_id
-    from {{ ref('subscription_item_history') }} as history
-    where
-        history.status in ('active', 'past_due')
+        end
+{%- endset %}
+{%- set is_counted -%}
+history.status in ('active', 'past_due')
         and history.billing_interval in ('day', 'week', 'month', 'year')
         {%- if var('paused_collection') == 'excluded' %}
         and history.collection_pause_behavior is null
         {%- endif %}
-),
+        and ({{ valid_to }} is null or {{ valid_to }} > history.valid_from)
+{%- endset -%}
 
-spans as (
-    select * from counted where valid_to is null or valid_to > valid_from
+{#- The spans whose value the price alone does not tell. -#}
+with unpriced as (
+    select
+        history.subscription_item_id as subscription_item_id,
+        history.valid_from as valid_from,
+        history.price_id as price_id,
+        history.tiers_mode as tiers_mode,
+        {{ units }} as units,
+        history.billing_scheme = 'tiered' as is_tiered,
+        coalesce(history.usage_type, 'licensed') = 'metered' as is_metered
+    from {{ ref('subscription_item_history') }} as history
+    where
+        {{ is_counted }}
+        {%- if var('metered') == 'last_invoice' %}
+        and (history.billing_scheme = 'tiered' or history.unit_amount is null or history.usage_type = 'metered')
+        {%- else %}
+        and (history.billing_scheme = 'tiered' or history.unit_amount is null)
+        and coalesce(history.usage_type, 'licensed') <> 'metered'
+        {%- endif %}
 ),
 
 tiered as (
@@ -53,7 +56,7 @@ tiered as (
                 tiers.unit_amount * ((case when tiers.up_to < spans.units then tiers.up_to else spans.units end) - tiers.units_below) + tiers.flat_amount
             else 0
         end) as amount
-    from spans
+    from unpriced as spans
     inner join {{ ref('int_stripe__price_tiers') }} as tiers on tiers.price_id = spans.price_id
     where spans.is_tiered and not spans.is_metered
     group by spans.subscription_item_id, spans.valid_from
@@ -74,16 +77,37 @@ invoiced as (
                     case when periods.period_start_at <= spans.valid_from then periods.period_start_at end desc,
                     periods.period_start_at
             ) as position
-        from spans
+        from unpriced as spans
         inner join {{ ref('int_stripe__item_periods') }} as periods on periods.subscription_item_id = spans.subscription_item_id
         left join tiered on tiered.subscription_item_id = spans.subscription_item_id and tiered.valid_from = spans.valid_from
-        where
-            {%- if var('metered') == 'last_invoice' %}
-            spans.is_metered or
-            {%- endif %}
-            (spans.is_tiered or spans.unit_amount is null) and not spans.is_metered and tiered.amount is null
+        where tiered.amount is null
     ) as candidates
     where position = 1
+),
+
+spans as (
+    select
+        history.subscription_item_id as subscription_item_id,
+        history.subscription_id as subscription_id,
+        history.customer_id as customer_id,
+        history.valid_from as valid_from,
+        {{ valid_to }} as valid_to,
+        history.status as status,
+        history.quantity as quantity,
+        {{ price_columns('history') }},
+        {{ units }} as units,
+        history.billing_scheme = 'tiered' as is_tiered,
+        coalesce(history.usage_type, 'licensed') = 'metered' as is_metered,
+        history.collection_pause_behavior is not null as is_collection_paused,
+        history.subscription_discounts as subscription_discounts,
+        history.item_discounts as item_discounts,
+        history.is_complete as is_complete,
+        history.basis as basis,
+        history.change_id as change_id,
+        history.line_item_id as line_item_id
+    from {{ ref('subscription_item_history') }} as history
+    where
+        {{ is_counted }}
 ),
 
 billed as (
@@ -107,7 +131,7 @@ billed as (
         case
             when spans.is_metered then {% if var('metered') == 'last_invoice' %}coalesce(invoiced.amount, 0){% else %}0{% endif %}
             when spans.is_tiered or spans.unit_amount is null then coalesce(cast(round(tiered.amount) as {{ type_bigint() }}), invoiced.amount, 0)
-            else cast(round(spans.unit_amount * spans.units) as {{ type_bigint() }})
+            else {{ whole('spans.unit_amount * spans.units') }}
         end as billed_amount,
         case
             when spans.is_metered then {% if var('metered') == 'last_invoice' %}true{% else %}false{% endif %}

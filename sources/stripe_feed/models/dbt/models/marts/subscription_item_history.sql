@@ -132,21 +132,38 @@ own_items as (
     from begun_items
 ),
 
-lines as (
-    select * from {{ ref('int_stripe__item_periods') }}
-),
-
+{#- The invoiced periods until then; the next one, or the item's own state, ends a period that is longer. #}
 periods as (
     select
         lines.subscription_item_id as subscription_item_id,
         lines.subscription_id as subscription_id,
         lines.period_start_at as begins_at,
         lines.period_end_at as ends_at,
+        least(coalesce(lines.next_period_start_at, {{ forever() }}), coalesce(own_items.counts_from, {{ forever() }})) as next_begins_at,
         lines.quantity as quantity,
         lines.price_id as price_id,
-        coalesce(lines.product_id, prices.product_id) as product_id,
+        lines.product_id as product_id,
         lines.currency as currency,
-        coalesce(lines.unit_amount, prices.unit_amount) as unit_amount,
+        lines.unit_amount as unit_amount,
+        coalesce(own_items.item_discounts, '[]') as item_discounts,
+        lines.line_item_id as line_item_id
+    from {{ ref('int_stripe__item_periods') }} as lines
+    left join own_items on own_items.subscription_item_id = lines.subscription_item_id
+    where own_items.counts_from is null or lines.period_start_at < own_items.counts_from
+),
+
+{#- Each period, and the gap after it; of an item of the base its own state, and the time before its first period. #}
+covered as (
+    select
+        periods.subscription_item_id as subscription_item_id,
+        periods.subscription_id as subscription_id,
+        case parts.n when 0 then periods.begins_at else periods.ends_at end as valid_from,
+        case parts.n when 0 then least(periods.ends_at, periods.next_begins_at) else periods.next_begins_at end as valid_to,
+        periods.quantity as quantity,
+        periods.price_id as price_id,
+        coalesce(periods.product_id, prices.product_id) as product_id,
+        periods.currency as currency,
+        coalesce(periods.unit_amount, prices.unit_amount) as unit_amount,
         prices.billing_scheme as billing_scheme,
         prices.tiers_mode as tiers_mode,
         prices.billing_interval as billing_interval,
@@ -155,74 +172,58 @@ periods as (
         prices.divide_quantity_by as divide_quantity_by,
         prices.round_quantity as round_quantity,
         prices.tax_behavior as tax_behavior,
-        coalesce(own_items.item_discounts, '[]') as item_discounts,
-        'invoice' as basis,
-        lines.line_item_id as line_item_id
-    from lines
-    left join own_items on own_items.subscription_item_id = lines.subscription_item_id
-    left join {{ ref('stg_stripe__prices') }} as prices on prices.price_id = lines.price_id
-    where own_items.counts_from is null or lines.period_start_at < own_items.counts_from
+        periods.item_discounts as item_discounts,
+        case parts.n when 0 then 'invoice' else 'assumed' end as basis,
+        periods.line_item_id as line_item_id
+    from periods
+    cross join (select numbers.n as n from {{ numbers() }} as numbers where numbers.n < 2) as parts
+    left join {{ ref('stg_stripe__prices') }} as prices on prices.price_id = periods.price_id
+    where parts.n = 0 or (periods.ends_at < periods.next_begins_at and periods.next_begins_at < {{ forever() }})
     union all
     select
         own_items.subscription_item_id as subscription_item_id,
         own_items.subscription_id as subscription_id,
-        own_items.counts_from as begins_at,
-        cast(null as {{ type_timestamp() }}) as ends_at,
+        own_items.counts_from as valid_from,
+        {{ forever() }} as valid_to,
         own_items.quantity as quantity,
         {{ price_columns('own_items') }},
         own_items.item_discounts as item_discounts,
         case when lines.line_item_id is not null then 'invoice' else 'assumed' end as basis,
         lines.line_item_id as line_item_id
     from own_items
-    left join lines on
+    left join {{ ref('int_stripe__item_periods') }} as lines on
         lines.subscription_item_id = own_items.subscription_item_id
         and lines.period_start_at = own_items.counts_from
         and lines.price_id = own_items.price_id
         and coalesce(lines.quantity, 1) = coalesce(own_items.quantity, 1)
-),
-
-ordered as (
-    select
-        periods.*,
-        lead({{ nullable('periods.begins_at') }}) over (partition by periods.subscription_item_id order by periods.begins_at) as next_begins_at,
-        row_number() over (partition by periods.subscription_item_id order by periods.begins_at) as position
-    from periods
-),
-
-{#- Each period; the gap after it; and for an item of the base the time before its first period. #}
-covered as (
-    select
-        ordered.subscription_item_id as subscription_item_id, ordered.subscription_id as subscription_id,
-        ordered.begins_at as valid_from,
-        least(coalesce(ordered.ends_at, {{ forever() }}), coalesce(ordered.next_begins_at, {{ forever() }})) as valid_to,
-        ordered.quantity as quantity, {{ price_columns('ordered') }}, ordered.item_discounts as item_discounts,
-        ordered.basis as basis, ordered.line_item_id as line_item_id
-    from ordered
     union all
     select
-        ordered.subscription_item_id as subscription_item_id, ordered.subscription_id as subscription_id,
-        ordered.ends_at as valid_from,
-        ordered.next_begins_at as valid_to,
-        ordered.quantity as quantity, {{ price_columns('ordered') }}, ordered.item_discounts as item_discounts,
-        'assumed' as basis, ordered.line_item_id as line_item_id
-    from ordered
-    where ordered.ends_at < ordered.next_begins_at
-    union all
-    select
-        own_items.subscription_item_id as subscription_item_id, own_items.subscription_id as subscription_id,
+        own_items.subscription_item_id as subscription_item_id,
+        own_items.subscription_id as subscription_id,
         own_items.begins_at as valid_from,
-        ordered.begins_at as valid_to,
-        own_items.quantity as quantity, {{ price_columns('own_items') }}, own_items.item_discounts as item_discounts,
-        'assumed' as basis, cast(null as {{ type_text() }}) as line_item_id
+        least(own_items.counts_from, coalesce(firsts.first_period_start_at, own_items.counts_from)) as valid_to,
+        own_items.quantity as quantity,
+        {{ price_columns('own_items') }},
+        own_items.item_discounts as item_discounts,
+        'assumed' as basis,
+        cast(null as {{ type_text() }}) as line_item_id
     from own_items
-    inner join ordered on ordered.subscription_item_id = own_items.subscription_item_id and ordered.position = 1
-    where own_items.begins_at < ordered.begins_at
+    left join (
+        select subscription_item_id, first_period_start_at
+        from {{ ref('int_stripe__item_periods') }}
+        where period_start_at = first_period_start_at
+    ) as firsts on firsts.subscription_item_id = own_items.subscription_item_id
+    where own_items.begins_at < least(own_items.counts_from, coalesce(firsts.first_period_start_at, own_items.counts_from))
 ),
 
 {#- The status of a subscription before its first change. #}
 status_spans as (
     select
         bases.subscription_id as subscription_id,
+        bases.customer_id as customer_id,
+        bases.canceled_at as canceled_at,
+        bases.collection_pause_behavior as collection_pause_behavior,
+        bases.subscription_discounts as subscription_discounts,
         case parts.n
             when 0 then 'active'
             when 1 then 'trialing'
@@ -259,15 +260,14 @@ reconstructed as (
         covered.item_discounts as item_discounts,
         covered.basis as basis,
         covered.line_item_id as line_item_id,
-        bases.customer_id as customer_id,
+        status_spans.customer_id as customer_id,
         status_spans.status as status,
-        bases.canceled_at as canceled_at,
-        bases.collection_pause_behavior as collection_pause_behavior,
-        bases.subscription_discounts as subscription_discounts,
+        status_spans.canceled_at as canceled_at,
+        status_spans.collection_pause_behavior as collection_pause_behavior,
+        status_spans.subscription_discounts as subscription_discounts,
         greatest(covered.valid_from, status_spans.valid_from) as part_from,
         least(covered.valid_to, status_spans.valid_to) as part_to
     from covered
-    inner join bases on bases.subscription_id = covered.subscription_id
     inner join status_spans on
         status_spans.subscription_id = covered.subscription_id
         and status_spans.valid_from < covered.valid_to

@@ -14,7 +14,7 @@ select
     amount,
     subtotal,
     coalesce(cast(quantity_decimal as {{ type_amount() }}), cast(quantity as {{ type_amount() }})) as quantity,
-    cast(coalesce(unit_amount, old_unit_amount) as {{ type_amount() }}) as unit_amount,
+    {{ amount_of('coalesce(unit_amount, old_unit_amount)') }} as unit_amount,
     {{ epoch('period_start') }} as period_start_at,
     {{ epoch('period_end') }} as period_end_at,
     is_discountable,
