@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -322,12 +324,37 @@ def test_what_is_left_of_a_file_that_could_not_be_created_stops_no_later_run(
         file.symlink_to("target")
         check_file(file)
         assert file.is_symlink() and not file.exists()
-    check_file(whole)
-    assert whole.exists()
+    with closing(duckdb.connect(str(whole))):
+        check_file(whole)
+        assert is_locked(whole)
     whole.write_bytes(b"text" * 99)
     with pytest.raises(SetupError, match="is not a DuckDB database"):
         check_file(whole)
     assert whole.exists()
+    begun = tmp_path / "begun.duckdb"
+    begun.touch()
+    (log := tmp_path / "begun.duckdb.wal").touch()
+    with pytest.raises(SetupError):
+        check_file(begun)
+    log.unlink()
+    holder = f"import fcntl; file = open({str(begun)!r}, 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has the lock, as DuckDB does that creates a file
+        with pytest.raises(StripeFeedError):
+            check_file(begun)
+        process.communicate(b"\n")
+    assert begun.exists()
+    check_file(begun)
+    assert not begun.exists()
+
+
+def is_locked(file: Path) -> bool:
+    """Whether another process finds a file locked."""
+    take = f"import fcntl; fcntl.lockf(open({str(file)!r}, 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    return subprocess.run([sys.executable, "-c", take], capture_output=True).returncode != 0
 
 
 @pytest.mark.parametrize(

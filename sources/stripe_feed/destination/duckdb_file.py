@@ -5,6 +5,7 @@ load.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -64,8 +65,7 @@ def check_file(file: Path) -> None:
     check_folder(file)
     if not file.exists():
         return
-    if _was_never_created(file):
-        file.resolve().unlink()
+    if _remove_if_never_created(file):
         return
     if not os.access(file, os.W_OK):
         raise SetupError(
@@ -77,14 +77,29 @@ def check_file(file: Path) -> None:
         raise file_error(file, str(fault)) from None
 
 
-def _was_never_created(file: Path) -> bool:
-    """Whether a file ends before or within the headers that DuckDB writes first: it holds no table."""
-    try:
-        with file.open("rb") as content:
-            start = content.read(_HEADER_BYTES)
-    except OSError:
+def _remove_if_never_created(file: Path) -> bool:
+    """Remove a file that ends before or within the headers that DuckDB writes first, and return
+    whether it was one: it holds no table. One with a log beside it, or that somebody has locked, as
+    DuckDB does while it creates it, stays.
+
+    A whole file is not opened: to close it would give up the lock of this process's DuckDB on it
+    (https://man7.org/linux/man-pages/man2/fcntl_locking.2.html).
+    """
+    target = file.resolve()
+    if not target.is_file() or target.stat().st_size >= _HEADER_BYTES:
         return False
-    return len(start) < _HEADER_BYTES and (not start or start[8:12] == b"DUCK")
+    if Path(f"{file}.wal").exists() or Path(f"{target}.wal").exists():
+        return False
+    try:
+        with target.open("r+b") as content:
+            fcntl.lockf(content, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            start = content.read(_HEADER_BYTES)
+            if len(start) == _HEADER_BYTES or (start and start[8:12] != b"DUCK"):
+                return False
+            target.unlink()
+    except OSError:  # DuckDB says what is wrong with it
+        return False
+    return True
 
 
 def wait_for_file(client: Any, file: Path, wait: float) -> None:
