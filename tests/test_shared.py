@@ -87,6 +87,17 @@ def test_two_accounts_with_an_object_of_the_same_id(shell: Shell) -> None:
     status = json.loads(shell.run("status", "--json", *AT).out)
     assert (status["account_id"], status["accounts"]) == (shell.box.account_id, 3)
 
+    for forget, why in (
+        (["feed", "forget", "gold"], "3 accounts of this dataset have an object of this id"),
+        (["forget", "cus_1", "--yes"], "Name the customer's with --account"),
+    ):
+        refused = shell.run(*forget, *AT)
+        assert (refused.code, why in refused.error) == (2, True)
+    assert select("select count(*) from changes where after is null and previous is null") == [(0,)]
+    assert shell.run("feed", "forget", "silver", *AT).code == 0
+    emptied = "select object_id from changes where after is null and previous is null"
+    assert select(emptied) == [("silver",)]
+
     assert sync_shared(shell).code == 0
     assert len(select("select 1 from changes")) == 3
     for verb in (["sync"], ["verify"], ["reconcile"], ["sync", "--account", one.account_id]):

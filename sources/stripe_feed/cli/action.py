@@ -236,6 +236,11 @@ def forget(
         raise UsageError(f"There is no push log {push_log}. Nothing was done: name the right one.")
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         stripe: forget_run.AtStripe = "kept"
+        if not only_here and copy.account is None and feed.holds_many_accounts():
+            raise UsageError(
+                "This dataset holds several accounts. Name the customer's with --account acct_..., "
+                "or add --only-here. Nothing was deleted."
+            )
         if not only_here:
             stripe = delete_customer(
                 customer, {"account": copy.account, **client.for_client()}, yes, is_dry_run

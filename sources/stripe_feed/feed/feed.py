@@ -455,13 +455,18 @@ class Feed:
         """
         return maintenance.prune(self._store, older_than_seconds, keep_latest, self._now())
 
+    def holds_many_accounts(self) -> bool:
+        """Whether the changes are of several accounts, which share a dataset."""
+        return self._store.holds_many_accounts()
+
     def forget(self, object_id: str) -> int:
         """Delete the images (`after`, `previous`) of an object, and of every change of that
         customer, from the store and the destination.
 
         This is permanent: the images do not come back, and later changes of the object are kept
         without images. Ids, times and offsets stay. Returns how many changes in the store were
-        affected. Run it again if the destination failed.
+        affected. Run it again if the destination failed. Raises `UsageError` if several accounts of
+        a dataset have an object of this id.
         """
         return self._maintain(
             "feed forget", lambda client: maintenance.forget(self._store, client, object_id)

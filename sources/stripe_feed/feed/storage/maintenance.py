@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import SetupError
+from ...destination.state import select_rows, table_name
+from ...errors import SetupError, UsageError
+from ...resources import CHANGES, RESOURCES
 from ...resources.push_tables import PUSHES
 from ..change import LOG_COLUMNS
 from ..erase import erase_bodies, erase_rows, ids_of_others
@@ -200,9 +202,24 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     destination, permanently.
 
     Ids, times, paths and offsets stay. Returns how many changes in the store were affected. Applies
-    to later changes too. May be run again if the destination failed.
+    to later changes too. May be run again if the destination failed. Raises `UsageError` if several
+    accounts of a dataset have an object of this id.
     """
+    if store.holds_many_accounts():
+        _require_one_account(client, object_id)
     return _forget(store, client, [object_id])
+
+
+def _require_one_account(client: Any, object_id: str) -> None:
+    accounts: set[str] = set()
+    for table, key in ((CHANGES, "object_id"), *((name, "id") for name in RESOURCES)):
+        query = f"select distinct account_id from {table_name(client, table)} where {key} = %s"
+        accounts.update(account for (account,) in select_rows(client, query, object_id))
+    if len(accounts) > 1:
+        raise UsageError(
+            f"{len(accounts)} accounts of this dataset have an object of this id, and it would be erased in all. "
+            "Nothing was erased."
+        )
 
 
 def _forget(store: FeedStore, client: Any, object_ids: Sequence[str]) -> int:

@@ -211,6 +211,10 @@ class FeedStore(SqliteFile):
         """Record that the changes are of several accounts, before the first of them."""
         self.query("insert or ignore into meta values (?, 1)", MANY_ACCOUNTS)
 
+    def holds_many_accounts(self) -> bool:
+        """Whether the changes are of several accounts."""
+        return bool(self.query("select 1 from meta where name = ?", MANY_ACCOUNTS))
+
     def note_totals(self, objects: Mapping[str, int]) -> None:
         """Store how many objects of each resource the copy holds, for guards."""
         with self.transaction() as db:
