@@ -7,9 +7,10 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
+import pytest
 
 from stripe_feed.destination.duckdb.client import duckdb_in_place
-from stripe_feed.destination.pipeline import dlt_settings
+from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 
 
 def test_files_are_merged_where_they_are(tmp_path: Path) -> None:
@@ -33,6 +34,36 @@ def test_files_are_merged_where_they_are(tmp_path: Path) -> None:
         load(pipeline, {"id": ["c"], "_version": [1]}, refresh="drop_sources")
         with pipeline.sql_client() as client:
             assert client.execute_sql("select id from kept") == [("c",)]
+
+
+@pytest.mark.broad
+def test_nested_tables_have_files_of_their_own(tmp_path: Path) -> None:
+    """A user's own resource in the pipeline of the copy: its nested rows follow their parents."""
+    with dlt_settings():
+        pipeline = open_pipeline(
+            str(tmp_path / "copy.duckdb"), dataset="rows", state_dir=str(tmp_path / "state")
+        )
+        load_orders(
+            pipeline, {"id": 1, "lines": [{"n": 1}, {"n": 2}]}, {"id": 2, "lines": [{"n": 5}]}
+        )
+        load_orders(pipeline, {"id": 1, "lines": [{"n": 3}]})
+        load_orders(pipeline, {"id": 2, "lines": []})
+        with pipeline.sql_client() as client:
+            assert client.execute_sql("select id from orders order by id") == [(1,), (2,)]
+            assert client.execute_sql("select n from orders__lines") == [(3,)]
+
+
+def load_orders(pipeline: Any, *orders: dict[str, Any]) -> None:
+    """Merge some rows with nested ones."""
+    pipeline.run(
+        dlt.resource(
+            list(orders),
+            name="orders",
+            primary_key="id",
+            write_disposition="merge",
+            file_format="parquet",
+        )
+    )
 
 
 def load(pipeline: Any, columns: dict[str, list[Any]], **options: Any) -> None:

@@ -62,8 +62,11 @@ class InPlaceClient(DuckDbClient):
         """The merge of a table, once all its files are there."""
         jobs, chain = completed_table_chain_jobs or (), list[Any](table_chain)
         if _is_in_place(chain[0]):
-            files = [job.file_path for job in jobs if job.file_path.endswith(".parquet")]
-            chain = [{**chain[0], _FILES: files}]
+            files: dict[str, list[str]] = {table["name"]: [] for table in chain}
+            for job in jobs:
+                if job.file_path.endswith(".parquet"):
+                    files[job.job_file_info.table_name].append(job.file_path)
+            chain = [{**table, _FILES: files[table["name"]]} for table in chain]
         return super().create_table_chain_completed_followup_jobs(chain, completed_table_chain_jobs)
 
     def _create_merge_followup_jobs(
@@ -89,20 +92,26 @@ class _InPlaceMerge(SqlMergeFollowupJob):
     def generate_sql(
         cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]
     ) -> list[str]:
-        """dlt's merge, with the files in place of the staging table. A column that they lack is
-        null, as it would be there.
+        """dlt's merge, with the files of each table in place of its staging table. A column that they
+        lack is null, as it would be there.
         """
-        table: Any = table_chain[0]
-        target, staging = sql_client.get_qualified_table_names(table["name"])
-        files = ", ".join(map(_literal, table[_FILES]))
-        rows = (
-            f"(select * from read_parquet([{files}], union_by_name = true) "
-            f"union all by name select * from {target} where false)"
-        )
-        return [
-            statement.replace(staging, rows)
-            for statement in super().generate_sql(table_chain, sql_client)
-        ]
+        statements = super().generate_sql(table_chain, sql_client)
+        for table in list[Any](table_chain):
+            target, staging = sql_client.get_qualified_table_names(table["name"])
+            rows = _rows_of(table[_FILES], target)
+            statements = [statement.replace(staging, rows) for statement in statements]
+        return statements
+
+
+def _rows_of(files: list[str], target: str) -> str:
+    """A subquery of the rows in the files, with the columns of the table that they go to."""
+    empty = f"select * from {target} where false"
+    if not files:  # of a nested table
+        return f"({empty})"
+    paths = ", ".join(map(_literal, files))
+    return (
+        f"(select * from read_parquet([{paths}], union_by_name = true) union all by name {empty})"
+    )
 
 
 def _literal(path: str) -> str:
