@@ -104,6 +104,15 @@ def test_two_accounts_with_an_object_of_the_same_id(shell: Shell) -> None:
         refused = shell.run(*verb, *AT)
         words = f"holds the accounts connected to {shell.box.account_id}"
         assert (refused.code, words in refused.error) == (3, True)
+    with shell_of(Sandbox(seed=2, customers=0, products=0, oddities=False), Path()) as other_shell:
+        other_shell.box.connect(customers=0, products=1)
+        refused = sync_shared(other_shell)
+        assert (refused.code, words in refused.error) == (3, True)
+    assert len(select("select distinct account_id from products")) == 3
+    own = ("--resources", "products", "--database", "own.duckdb", "--dataset", "single")
+    assert shell.run("sync", *own).code == 0
+    refused = sync_shared(shell, *own[2:])
+    assert (refused.code, f"holds account {shell.box.account_id}" in refused.error) == (3, True)
     refused = shell.run("models", "build", *AT)
     assert (refused.code, "a dataset of one account" in refused.error) == (3, True)
 

@@ -37,7 +37,7 @@ from .destination.pipeline import (
 from .destination.place import place_of
 from .destination.preflight import require_usable_dataset
 from .destination.read import open_reader, read_state
-from .destination.state import ACCOUNTS, owner_of_many
+from .destination.state import ACCOUNTS, check_owner, owner_of_many, stored_owner_of_many
 from .errors import SetupError, StripeFeedError, UsageError
 from .extract.accounts.batch import AccountBatch, AccountRun, accounts_source
 from .extract.events.webhook import WebhookEvent
@@ -206,6 +206,7 @@ def open_shared(
         retry_while_locked(partial(check_destination, pipeline), wait)
         owner = owner_of_many(platform.account())
         pipeline, _ = finish_pending(pipeline, owner, wait)
+        check_owner(owner, stored_owner_of_many(state_of_source(pipeline)))
         require_usable_dataset(pipeline, state_of_source(pipeline), tables_filled_by(names))
         options: Any = reading
         try:

@@ -40,7 +40,7 @@ from .error_messages import (
 )
 from .locks import DEFAULT_WAIT, retry_while_locked
 from .place import place_of
-from .state import check_owner, read_source_state, stored_owner
+from .state import MANY, check_owner, read_source_state, stored_owner, stored_owner_of_many
 
 log = logging.getLogger("stripe_feed")
 
@@ -105,7 +105,11 @@ def _is_current(pipeline: Any, account: Account) -> bool:
     with translate_errors(pipeline):
         with pipeline.sql_client() as client:
             stored = read_source_state(client)
-        owner = stored_owner(stored, pipeline.sql_client(), OWNED_TABLES)
+        owner = (
+            stored_owner_of_many(stored)
+            if account.id.endswith(MANY)
+            else stored_owner(stored, pipeline.sql_client(), OWNED_TABLES)
+        )
     check_owner(account, owner)
     base_digest = pipeline.state["_local"].get(BASE_STATE_KEY)
     digests = (base_digest, _digest(pending_state))

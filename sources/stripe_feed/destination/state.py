@@ -88,6 +88,13 @@ def owner_of_many(platform: Account) -> Account:
     return Account(platform.id + MANY, platform.livemode, platform.created)
 
 
+def stored_owner_of_many(state: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """What `stored_owner` returns, for a dataset of several accounts: rows tell an account, but not to
+    which platform it is connected. A first load that was killed has rows and no state.
+    """
+    return (state["account"], state["livemode"]) if "account" in state else None
+
+
 def refuse_many(state: Mapping[str, Any], what: str) -> None:
     """Raise `SetupError` for a dataset of several accounts; `what` needs one of a single account."""
     if ACCOUNTS in state:
