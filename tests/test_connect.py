@@ -262,6 +262,12 @@ def test_runs_in_threads_share_the_settings_of_the_process(settings: Any) -> Non
         os.umask(mask)
 
 
+def test_a_version_of_dlt_may_lack_what_is_quicker_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(validation, "get_type_hints")
+    with dlt_settings():
+        assert not hasattr(validation, "get_type_hints")
+
+
 def answer_of(account: str) -> Synced:
     return Synced({"customers": 1}, 1, 0.0, 1, account, livemode=False)
 

@@ -270,27 +270,45 @@ def _quick_dlt() -> Iterator[None]:
     hints of its schemas anew for each table that it validates, and writes the YAML of its metrics in
     Python, not in C.
     """
-    import yaml
-    from dlt.common import validation as dlt_validation
-    from dlt.extract import extract as dlt_extract
+    from dlt.common import validation
+    from dlt.extract import extract
 
-    validation: Any = dlt_validation
-    extract: Any = dlt_extract
-    before = validation.get_type_hints, extract.yaml
-    kept: dict[Any, Any] = {}
+    with (
+        _replaced(validation, "get_type_hints", _remembered),
+        _replaced(extract, "yaml", _written_in_c),
+    ):
+        yield
 
-    def type_hints(spec: Any, globalns: Any = None) -> Any:
-        if spec not in kept:
-            kept[spec] = before[0](spec, globalns=globalns)
-        return kept[spec]
 
-    validation.get_type_hints = type_hints
-    if hasattr(yaml, "CDumper"):
-        extract.yaml = SimpleNamespace(dump=partial(yaml.dump, Dumper=yaml.CDumper))
+@contextmanager
+def _replaced(module: Any, name: str, replace: Callable[[Any], Any]) -> Iterator[None]:
+    """Replace what a module has by this name; nothing in a version of dlt that has none."""
+    before = getattr(module, name, None)
+    if before is None:
+        yield
+        return
+    setattr(module, name, replace(before))
     try:
         yield
     finally:
-        validation.get_type_hints, extract.yaml = before
+        setattr(module, name, before)
+
+
+def _remembered(read: Callable[..., Any]) -> Callable[..., Any]:
+    kept: dict[Any, Any] = {}
+
+    def type_hints(spec: Any, **options: Any) -> Any:
+        if spec not in kept:
+            kept[spec] = read(spec, **options)
+        return kept[spec]
+
+    return type_hints
+
+
+def _written_in_c(yaml: Any) -> Any:
+    if not hasattr(yaml, "CDumper"):
+        return yaml
+    return SimpleNamespace(**{**vars(yaml), "dump": partial(yaml.dump, Dumper=yaml.CDumper)})
 
 
 @_OncePerProcess
