@@ -242,8 +242,7 @@ def sync(
         return _sync_all(copy, options | limits, at_once, is_dry_run or models, shared, json)
     require_all_accounts(at_once, shared)
     if is_dry_run:
-        output.print_plan(dry_run(**options), json)
-        return
+        return output.print_plan(dry_run(**options), json)
     local_copy = LocalCopyOptions(**asdict(copy), state_dir=state_dir)
     if models:
         require_built_in_models(local_copy)
