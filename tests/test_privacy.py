@@ -167,7 +167,8 @@ def locked_meanwhile(shell: Shell) -> Said:
 
     shell.box.on_request = hold
     try:
-        return sync(shell, "--wait", "0")
+        # not `shell.sync`, which holds the file of a first run open
+        return shell.run("sync", "--database", "copy.duckdb", "--state-dir", "state", "--wait", 0)
     finally:
         holder.__exit__(None, None, None)
 
