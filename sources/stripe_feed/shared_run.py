@@ -43,9 +43,8 @@ from .extract.accounts.batch import AccountBatch, AccountRun, accounts_source
 from .extract.events.webhook import WebhookEvent
 from .extract.options import SourceOptions, resource_names
 from .extract.run import make_api, open_run, shared_codecs
-from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import tables_filled_by
-from .sync_run import Synced, relay_changes, state_of_source
+from .sync_run import relay_changes, state_of_source, synced_of
 
 log = logging.getLogger("stripe_feed")
 
@@ -153,7 +152,10 @@ class SharedCopy:
                 yield failed_account(run.account, fault)
             for run in batch.done:
                 if run.is_finished:
-                    yield AccountResult(run.account, _synced(run, relayed))
+                    synced = synced_of(
+                        run.context, run.account, run.requests, run.seconds, run.packages, relayed
+                    )
+                    yield AccountResult(run.account, synced)
                     run.context.close()
                 else:
                     waiting.append(run)
@@ -245,28 +247,3 @@ def sync_shared(
             yield result if result.synced is not None else log_failure(result)
             if result.synced is None:
                 platform.account()  # one that cannot be reached fails for all
-
-
-def _synced(run: AccountRun, relayed: int) -> Synced:
-    context = run.context
-    tables = {name: context.counters.rows.get(name) for name in (*TABLES, CHANGES)}
-    refused = {
-        name: str(context.refused[name])
-        for name in (*RESOURCES, CHANGES)
-        if name in context.refused
-    }
-    return Synced(
-        {name: rows for name, rows in tables.items() if rows is not None},
-        run.requests,
-        run.seconds,
-        run.packages,
-        run.account,
-        context.account.livemode,
-        refused,
-        dict(context.counters.healed),
-        dict(context.counters.restored),
-        relayed,
-        tuple(event.event_id for event in context.pending_events.events),
-        context.left_out.reasons,
-        dict(context.pending_events.failed),
-    )

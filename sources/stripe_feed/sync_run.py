@@ -189,24 +189,35 @@ def sync(
                     # dlt keeps the rows of a package that was extracted only in part
                     pipeline.drop()
                 raise
-    refused = {
-        table: str(context.refused[table])
-        for table in (*RESOURCES, CHANGES)
-        if table in context.refused
-    }
-    rows = {
-        table: context.counters.rows[table]
-        for table in (*TABLES, CHANGES)
-        if table in context.counters.rows
-    }
+    seconds = time.monotonic() - started
+    return synced_of(context, account.id, requests, seconds, packages, relayed)
+
+
+def synced_of(
+    context: RunContext,
+    account_id: str,
+    requests: int,
+    seconds: float,
+    packages: int,
+    relayed: int,
+) -> Synced:
+    """What a run whose packages are loaded brought for an account."""
     return Synced(
-        rows,
+        {
+            table: context.counters.rows[table]
+            for table in (*TABLES, CHANGES)
+            if table in context.counters.rows
+        },
         requests,
-        time.monotonic() - started,
+        seconds,
         packages,
-        account.id,
-        account.livemode,
-        refused,
+        account_id,
+        context.account.livemode,
+        {
+            table: str(context.refused[table])
+            for table in (*RESOURCES, CHANGES)
+            if table in context.refused
+        },
         dict(context.counters.healed),
         dict(context.counters.restored),
         relayed,

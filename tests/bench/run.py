@@ -81,6 +81,13 @@ def sandbox(rows: int, **flags: Any) -> Iterator[Box]:
         "--exit-with-parent",
         *options,
     ]
+    with started(command) as box:
+        yield box
+
+
+@contextmanager
+def started(command: Sequence[str]) -> Iterator[Box]:
+    """A look-alike in a process of its own, which prints its address and key in a line of JSON."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -240,14 +247,8 @@ def limit(rows: int) -> None:
 def stub(rows: int) -> Iterator[Box]:
     """An account of any size whose pages are made as they are asked for."""
     command = [sys.executable, str(HERE / "stub.py"), str(rows)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
-        yield Box(said["url"], said["key"])
-    finally:
-        process.terminate()
-        process.wait()
+    with started(command) as box:
+        yield box
 
 
 def growth(sizes: Sequence[int]) -> None:
