@@ -153,7 +153,12 @@ class SharedCopy:
             for run in batch.done:
                 if run.is_finished:
                     synced = synced_of(
-                        run.context, run.account, run.requests, run.seconds, run.packages, relayed
+                        run.context,
+                        run.context.account,
+                        run.requests,
+                        run.seconds,
+                        run.packages,
+                        relayed,
                     )
                     yield AccountResult(run.account, synced)
                     run.context.close()

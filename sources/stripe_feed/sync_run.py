@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .api.account import Account
 from .api.rate_limits import MAX_PAGE_SIZE, SharedBudget
 from .destination.duckdb_file import duckdb_path, trim_memory, wait_for_file, wait_for_readers
 from .destination.lease import hold_lease
@@ -190,12 +191,12 @@ def sync(
                     pipeline.drop()
                 raise
     seconds = time.monotonic() - started
-    return synced_of(context, account.id, requests, seconds, packages, relayed)
+    return synced_of(context, account, requests, seconds, packages, relayed)
 
 
 def synced_of(
     context: RunContext,
-    account_id: str,
+    account: Account,
     requests: int,
     seconds: float,
     packages: int,
@@ -211,8 +212,8 @@ def synced_of(
         requests,
         seconds,
         packages,
-        account_id,
-        context.account.livemode,
+        account.id,
+        account.livemode,
         {
             table: str(context.refused[table])
             for table in (*RESOURCES, CHANGES)
