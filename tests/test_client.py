@@ -54,6 +54,7 @@ from stripe_feed.errors import (
     TryLater,
     Unreachable,
     UsageError,
+    WrongAccount,
 )
 from tests.scripted import CERTIFICATE, NOW, Answer, Scripted, Seen, scripted
 
@@ -839,7 +840,7 @@ STAYING: dict[str, tuple[Answer, type[StripeFeedError], str]] = {
     "400": (
         refusal(400, code="parameter_unknown", param="colour"),
         RequestRefused,
-        r"refuses the request \(400, parameter_unknown, param colour, request req_1\)\. Please report",
+        r"refuses the request \(400, parameter_unknown, param colour, request req_1\)\. https://dashboard.stripe.com/logs shows",
     ),
     "402": (refusal(402, type="card_error"), RequestRefused, r"\(402, no code"),
     "405": (refusal(405), RequestRefused, r"\(405"),
@@ -1048,6 +1049,18 @@ def test_a_403_on_the_account_teaches_its_id(server: Scripted, make: Make) -> No
     assert api.account() == Account("acct_1", False, 0)
     assert api.now() == NOW
     assert len(server.seen) == 1
+
+
+def test_an_answer_for_another_account_is_refused(server: Scripted, make: Make) -> None:
+    """A proxy may drop the header that names the account: Stripe then answers for the platform."""
+    server.answers = [Answer(body=b'{"id": "acct_0"}'), STAYING["403"][0]]
+    api = make(account="acct_2")
+
+    for answered in ("acct_0", "acct_1"):
+        with pytest.raises(
+            WrongAccount, match=f"{answered} in the place of acct_2.*Stripe-Account"
+        ):
+            api.account()
 
 
 def test_a_403_that_does_not_name_the_account_is_raised(server: Scripted, make: Make) -> None:

@@ -33,6 +33,7 @@ from ..errors import (
     TryLater,
     Unreachable,
     UsageError,
+    WrongAccount,
 )
 from .account import Account
 from .credentials import check_account, find_base, find_key, is_live
@@ -146,11 +147,12 @@ class Api:
         self.rps = rps
         self._limiter = RateLimiter(rps, per_endpoint, threads, now, budget, account or "")
         self._write_limiter = RateLimiter(rps, per_endpoint, threads, now)
+        self.connected = None if account is None else check_account(account)
         self._owns_http = transport is None
         self._http = transport or BytesHttpClient(self.base, threads)
         self._client = stripe.StripeClient(
             key,
-            stripe_account=None if account is None else check_account(account),
+            stripe_account=self.connected,
             stripe_version=version,
             max_network_retries=0,
             http_client=self._http,
@@ -403,17 +405,25 @@ class Api:
             self.account()
 
     def account(self) -> Account:
-        """The account of the key, or the connected account. If a restricted key may not read it, the id comes from Stripe's
-        refusal.
+        """The account of the key, or the connected account. If a restricted key may not read it, the id
+        comes from Stripe's refusal. Raises `WrongAccount` if Stripe answers for another one.
         """
         try:
             body = self.get(ACCOUNT_PATH, {}, _Account.decode).value
         except PermissionMissing as refusal:
             if refusal.account_id is None:
                 raise
-            return Account(refusal.account_id, self.live)
+            return Account(self._checked(refusal.account_id), self.live)
         self.advance_clock(body.created or 0)
-        return Account(body.id, self.live, body.created or 0)
+        return Account(self._checked(body.id), self.live, body.created or 0)
+
+    def _checked(self, answered: str) -> str:
+        if self.connected not in (None, answered):
+            raise WrongAccount(
+                f"Stripe answers for {answered} in the place of {self.connected}. "
+                "Is there a proxy that drops the header Stripe-Account?"
+            )
+        return answered
 
     def take_token(self, endpoint: str) -> float:
         """Take the tokens for one request that is then sent with `token_taken=True`, and return 0; or

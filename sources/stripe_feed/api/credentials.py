@@ -14,6 +14,7 @@ from ..errors import SetupError, UsageError
 
 STRIPE_BASE = "https://api.stripe.com"
 KEYS_PAGE = "https://dashboard.stripe.com/apikeys"
+LOGS_PAGE = "https://dashboard.stripe.com/logs"
 PASTED_CHARACTERS = " \t\r\n\v\f'\"`\ufeff\u200b\xa0"  # that copying can add around a key
 MAX_KEY_FILE_BYTES = 4_096
 UNUSABLE_PREFIXES = {

@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..resources import RESOURCES
 from ..resources.writable import WRITABLE
-from .credentials import KEYS_PAGE
+from .credentials import KEYS_PAGE, LOGS_PAGE
 
 RETRYABLE_STATUSES = frozenset(
     (408, 409, 424, 425)
@@ -203,10 +203,10 @@ def _refused_request(
         )
     if is_list:
         return NotReadable(
-            f"{endpoint}: Stripe refuses the list {what}. Leave it out with --resources, and please report this."
+            f"{endpoint}: Stripe refuses the list {what}. Leave it out with --resources; {LOGS_PAGE} shows the reason."
         )
     return RequestRefused(
-        f"{endpoint}: Stripe refuses the request {what}. Please report this.", code, param
+        f"{endpoint}: Stripe refuses the request {what}. {LOGS_PAGE} shows the reason.", code, param
     )
 
 
