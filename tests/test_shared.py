@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 import pytest
 
 from stripe_feed.accounts_run import AccountResult
 from stripe_feed.destination.state import AccountClient, rows_to_change, table_name
-from stripe_feed.errors import SetupError, Unreachable
+from stripe_feed.errors import Locked, SetupError, Unreachable
 from stripe_feed.extract.tables.changes import change_hints
 from stripe_feed.extract.tables.hints import TableNames, newer_wins, replace_children
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.resources import CHANGES, RESOURCES
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.connected.accounts import Accounts
+from stripe_feed.server.connected.service import keep_together
 from stripe_feed.server.connected.turns import Turns
 from stripe_feed.shared_run import AccountTurn
 from stripe_feed.sync_run import Synced
@@ -204,3 +209,34 @@ def test_accounts_that_rang_are_loaded_together(tmp_path: Path) -> None:
             accounts.take_together(turns.next_together(NOW + 1_000), broken)
         assert turns.next_together(NOW + 1) == []
         assert turns.failures("acct_2") == 2
+
+
+def test_a_dataset_that_cannot_be_opened_is_in_the_health(tmp_path: Path) -> None:
+    """As long as it lasts; it is opened again."""
+    seen: list[object] = []
+
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return self.is_set()
+
+    def unused(*_: Any, **__: Any) -> Synced:
+        raise AssertionError
+
+    with FeedStore(tmp_path / "inbox.sqlite") as inbox:
+        turns = Turns(0, 9, 2)
+        accounts = Accounts(inbox, inbox, turns, live=False, run=unused, stopped=Impatient())
+
+        @contextmanager
+        def open_copy() -> Iterator[Any]:
+            seen.append(accounts.health()["error"])
+            if len(seen) < 3:
+                raise Locked("held")
+            yield SimpleNamespace(sync=None)
+
+        def work(_: object) -> None:
+            seen.append(accounts.health()["error"])
+            accounts.stop()
+
+        with patch.object(accounts, "work_together", work):
+            keep_together(accounts, open_copy, [])
+    assert seen == [None, "Locked", "Locked", None]

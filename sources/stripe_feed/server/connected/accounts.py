@@ -50,7 +50,8 @@ class Accounts:
     """The connected accounts that are kept fresh, and what the threads share.
 
     `inbox`: the received events of all; `door`: the same file, opened for webhooks alone. `live`: the mode of the key. `run`: syncs one account.
-    `error`: the class of the error that keeps the list of accounts from being read.
+    `error`: the class of the error that keeps the list of accounts from being read; `load_error`: of
+    that which keeps a shared dataset from being opened.
     """
 
     inbox: FeedStore
@@ -61,6 +62,7 @@ class Accounts:
     now: Callable[[], float] = time.time
     keeps_bodies: bool = True  # until it is known that the key may read events
     error: str | None = None
+    load_error: str | None = None
     connected: frozenset[str] = frozenset()
     counts: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)  # account -> what was logged of its failure
@@ -250,11 +252,12 @@ class Accounts:
 
     def health(self) -> Mapping[str, Any]:
         """Return the data of `/health`: `error` is the class of what keeps the list of accounts from
-        being read, `failing` how many accounts cannot be synced.
+        being read, or a shared dataset from being opened; `failing` how many accounts cannot be
+        synced.
         """
         waiting = webhook_inbox.accounts_to_read(self.inbox)
         return {
-            "error": self.error,
+            "error": self.error or self.load_error,
             "accounts": len(self.connected),
             "failing": self.turns.failing,
             "waiting": len(waiting),

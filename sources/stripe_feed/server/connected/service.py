@@ -89,13 +89,14 @@ def keep_together(
         try:
             with open_copy() as copy:
                 copies[:] = [copy]
-                failures = 0
+                accounts.load_error, failures = None, 0
                 accounts.work_together(copy.sync)
         except Exception as fault:  # its words may hold data
             failures += 1
+            accounts.load_error = type(fault).__name__
             words = str(fault) if isinstance(fault, StripeFeedError) else "It is tried again."
             if not accounts.stopped.is_set():
-                log.warning("Nothing can be loaded (%s): %s", type(fault).__name__, words)
+                log.warning("Nothing can be loaded (%s): %s", accounts.load_error, words)
             accounts.stopped.wait(pause_after(failures))
         finally:
             copies.clear()
