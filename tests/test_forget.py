@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from stripe_feed.resources.model import BY_CUSTOMER
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.history.load import record_runs
 from stripe_feed.write.push.log import FailedRow, PushLog, PushStep
+from stripe_feed.write.push.references import reference_key
 from tests.commands import Said, Shell
 
 EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea"
+NAMED = reference_key("email", EMAIL)  # a digest, as the address itself is not kept
 COPY = "copy.duckdb"
 
 
@@ -131,8 +134,13 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
         pushes.mark_rejected(sent, "Stripe refuses it.", None)
         pushes.adopt("crm", "user-7", "digest", jane)
         pushes.note_failed([FailedRow("user-7", "rejected", jane, None, "Stripe refuses it.")])
+        for key in (EMAIL, f"eu|{EMAIL.title()}"):  # they never had an object
+            pushes.reject("crm", key, "name is too long.")
+            pushes.note_failed([FailedRow(key, "rejected", None, None, "name is too long.")])
+        (sent,) = pushes.begin("bills:customers", NAMED, "digest", [PushStep("create", "post", "/v1/customers", {})])  # fmt: skip
+        pushes.mark_rejected(sent, "Stripe refuses it.", None)
     assert record_runs(Path("copy.push.sqlite"), COPY) == 1
-    assert pushed() == 2
+    assert pushed() == 5
 
     said = forget(shell, jane, "--json")
 
@@ -141,7 +149,7 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     assert (receipt["customer"], receipt["stripe"]) == (jane, "deleted")
     assert {table for table, count in receipt["rows"].items() if count} >= {"customers", "subscriptions", "invoices", "subscription_items", "invoice_line_items"}  # fmt: skip
     assert receipt["changes"] > 2
-    assert (receipt["messages"], receipt["push_rows"]) == (1, 2)
+    assert (receipt["messages"], receipt["push_rows"]) == (1, 4)
     assert "Subscriptions that end with it at once: 1" in said.err
     assert box.objects("customers").get(jane, {"deleted": True})["deleted"] is True
     assert (counts(), pushed()) == (before, 0)
@@ -163,6 +171,7 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     for text in texts:
         assert NAME not in text
         assert EMAIL not in text
+        assert NAMED not in text and sha256(EMAIL.encode()).hexdigest() not in text
 
     again = forget(shell, jane)
     assert again.code == 0

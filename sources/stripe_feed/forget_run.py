@@ -6,15 +6,17 @@ import logging
 import os
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from .errors import StripeFeedError, UsageError
 from .feed.feed import Feed
 from .write.actions import Actions
-from .write.push.log import PushLog
+from .write.push.history.records import redact_key
+from .write.push.log import PushLog, tells_who
+from .write.push.references import reference_key
 
 log = logging.getLogger("stripe_feed")
 
@@ -68,12 +70,20 @@ def erase_here(
     feed: Feed, customer: str, stripe: AtStripe, push_log: str | os.PathLike[str]
 ) -> Receipt:
     """Erase a customer everywhere here. It can be run again."""
-    erased = feed.erase(customer)
-    pushed = 0
-    if Path(push_log).exists():
-        with PushLog(push_log, time.time) as opened:
-            pushed = opened.erase(customer, chain.from_iterable(erased.ids.values()))
+    pushed: set[tuple[str, str]] = set()
+
+    def erase_pushed(ids: Collection[str], addresses: Collection[str]) -> Collection[str]:
+        telling = {*addresses, *(reference_key("email", address) for address in addresses)}
+        if Path(push_log).exists():
+            with PushLog(push_log, time.time) as opened:
+                pushed.update(opened.erase(customer, ids, telling))
+        keys = {key for push, key in pushed if tells_who(push, key)}
+        return {
+            redact_key(key) for key in keys | telling | {address.lower() for address in addresses}
+        }
+
+    erased = feed.erase(customer, erase_pushed)
     rows = {table: len(ids) for table, ids in erased.ids.items()}
     return Receipt(
-        customer, int(time.time()), stripe, rows, erased.changes, erased.messages, pushed
+        customer, int(time.time()), stripe, rows, erased.changes, erased.messages, len(pushed)
     )

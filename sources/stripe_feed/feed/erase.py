@@ -7,6 +7,7 @@ is gone would come back with the next comparison, as a new object that fires tri
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ PUSHED = (
     ("push_rejected", "object_id = %s"),
 )
 """Tables with what was pushed to a customer, and the condition for it: rows that are deleted."""
+DIGEST_LENGTH = 64  # of a key of a row that held an e-mail address
 
 
 def erase_again(store: FeedStore, client: Any) -> None:
@@ -54,9 +56,7 @@ def erase_again(store: FeedStore, client: Any) -> None:
 def erase_bodies(client: Any, object_ids: Sequence[str]) -> None:
     """Erase the bodies of the changes of objects, and of customers' every change."""
     changes = table_name(client, CHANGES)
-    for start in range(0, len(object_ids), IDS_AT_ONCE):
-        batch = object_ids[start : start + IDS_AT_ONCE]
-        marks = ", ".join(["%s"] * len(batch))
+    for batch, marks in _batches(object_ids):
         _update(
             client,
             f"update {changes} set after = null, previous = null where {HAS_BODY} "
@@ -64,6 +64,72 @@ def erase_bodies(client: Any, object_ids: Sequence[str]) -> None:
             *batch,
             *batch,
         )
+
+
+def addresses_of(client: Any, customer: str) -> set[str]:
+    """The e-mail addresses that a customer has and had, as far as the copy tells."""
+    asked = [(CHANGES, "after, previous", "object_id")]
+    if "email" in _held_columns(client).get(CUSTOMERS, ()):
+        asked.append((CUSTOMERS, "email", "id"))
+    found = {
+        _address(value)
+        for table, columns, key in asked
+        for values in select_rows(
+            client,
+            f"select {columns} from {table_name(client, table)} where {key} = %s",
+            customer,
+        )
+        for value in values
+    }
+    return {address for address in found if isinstance(address, str) and "@" in address}
+
+
+def _address(value: Any) -> Any:
+    """An address, or that in the body of a change."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = json.loads(value)
+    return value.get("email") if isinstance(value, Mapping) else value
+
+
+def ids_of(client: Any, customer: str) -> list[str]:
+    """The ids of all rows of a customer."""
+    return [
+        id
+        for table, condition in _rows_of(client, _held_columns(client))
+        for id in _ids(client, table, condition, customer)
+    ]
+
+
+def erase_keys(client: Any, customer: str, ids: Sequence[str], keys: Collection[str]) -> None:
+    """Delete what was pushed for the rows with some keys, as the tables have them, and for those whose
+    key is the digest of an address and whose object is the customer, or one of the customer's `ids`.
+    """
+    found = {*keys}
+    for name, condition in PUSHED:
+        query = f"select distinct row_key from {table_name(client, name)} where {condition}"
+        values = [customer] * condition.count("%s")
+        found.update(key for (key,) in select_rows(client, query, *values) if _is_digest(key))
+        for batch, marks in _batches(ids):
+            query = f"select distinct row_key from {table_name(client, name)} where object_id in ({marks})"
+            found.update(key for (key,) in select_rows(client, query, *batch) if _is_digest(key))
+    for name, _ in PUSHED:
+        for batch, marks in _batches(sorted(found)):
+            _update(
+                client,
+                f"delete from {table_name(client, name)} where row_key in ({marks})",
+                *batch,
+            )
+
+
+def _is_digest(key: Any) -> bool:
+    return isinstance(key, str) and len(key) == DIGEST_LENGTH
+
+
+def _batches(values: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """Values for one statement each, with their marks."""
+    for start in range(0, len(values), IDS_AT_ONCE):
+        batch = values[start : start + IDS_AT_ONCE]
+        yield batch, ", ".join(["%s"] * len(batch))
 
 
 def erase_rows(client: Any, customer: str) -> dict[str, list[str]]:

@@ -472,7 +472,11 @@ class Feed:
             "feed forget", lambda client: maintenance.forget(self._store, client, object_id)
         )
 
-    def erase(self, customer: str) -> maintenance.Erased:
+    def erase(
+        self,
+        customer: str,
+        erase_pushed: maintenance.ErasePushed = lambda ids, addresses: (),
+    ) -> maintenance.Erased:
         """Forget a customer, and erase texts and nested values in the rows of the customer,
         subscriptions, invoices and their items, and what is still to be sent.
 
@@ -481,7 +485,9 @@ class Feed:
         """
         return self._maintain(
             "forget",
-            lambda client: maintenance.erase(self._store, client, customer, self._now()),
+            lambda client: maintenance.erase(
+                self._store, client, customer, self._now(), erase_pushed
+            ),
         )
 
     def _maintain(self, command: str, work: Callable[[Any], _T]) -> _T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...errors import SetupError, UsageError
 from ...resources import CHANGES, RESOURCES
 from ...resources.push_tables import PUSHES
 from ..change import LOG_COLUMNS
-from ..erase import erase_bodies, erase_rows, ids_of_others
+from ..erase import addresses_of, erase_bodies, erase_keys, erase_rows, ids_of, ids_of_others
 from ..relay import copy_changes
 from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
 from .store import MANY_ACCOUNTS, SCAN_WINDOW, FeedStore
@@ -230,10 +230,25 @@ def _forget(store: FeedStore, client: Any, object_ids: Sequence[str]) -> int:
     return count
 
 
-def erase(store: FeedStore, client: Any, customer: str, now: float) -> Erased:
+ErasePushed = Callable[[Collection[str], Collection[str]], Collection[str]]
+"""Erases what a push log holds of a customer, by the ids of all objects and the e-mail addresses, and
+returns the keys of its rows, as the tables of pushes have them.
+"""
+
+
+def erase(
+    store: FeedStore,
+    client: Any,
+    customer: str,
+    now: float,
+    erase_pushed: ErasePushed = lambda ids, addresses: (),
+) -> Erased:
     """Forget a customer, and erase the rows and messages too, now and whenever a load brings them
     again. May be run again.
     """
+    held = ids_of(client, customer)
+    keys = erase_pushed(held, addresses_of(client, customer))
+    erase_keys(client, customer, held, keys)
     ids = [customer, *ids_of_others(client, customer)]
     with store.secure_delete(), store.transaction() as db:
         db.execute("insert or ignore into erased values (?, ?)", (customer, now))

@@ -26,6 +26,10 @@ from ..order import KEY_PREFIX
 
 _FORMAT = 2
 KEPT = 7 * 86_400  # seconds that the requests of a run are shown
+KEY_SEPARATOR = "|"  # between the parts of a row's key
+CREATED_FOR = (
+    ":"  # in the name of a push: rows that it created for others, by a digest of what they name
+)
 MARKER = "sf_key"  # of metadata: the key of the request that created an object
 FAR = 10**9  # versions that are left out if keys are in use already
 REPEATABLE = 23 * 3_600  # seconds; Stripe keeps the outcome of a key for 24 hours
@@ -466,11 +470,14 @@ class PushLog(SqliteFile):
                 (push,),
             ).rowcount
 
-    def erase(self, object_id: str, others: Iterable[str] = ()) -> int:
-        """Erase what is known of an object; return how many rows that were.
+    def erase(
+        self, object_id: str, others: Iterable[str] = (), named: Iterable[str] = ()
+    ) -> set[tuple[str, str]]:
+        """Erase what is known of an object; return the pushes and keys of the rows that were.
 
-        Keys of rows stay, for versions go on counting, unless one holds an e-mail address. `others`:
-        objects of the same person, whose rows are erased if their key is an address.
+        Keys of rows stay, for versions go on counting, unless they tell who it was. `others`: objects
+        of the same person, whose rows are erased if their key is an address. `named`: keys, or parts
+        of them, that tell it.
         """
         about = "object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'"
         ids = (object_id, object_id, object_id)
@@ -489,7 +496,11 @@ class PushLog(SqliteFile):
                 "object_id = null, replaced = null, reason = null where object_id = ?",
                 (object_id,),
             )
-            addresses = {key for _, key in rows if "@" in key}
+            addresses = {key for push, key in rows if tells_who(push, key)}
+            telling = {name.casefold() for name in named}
+            for (key,) in self.query("select distinct row_key from rows") if telling else ():
+                if telling.intersection(key.casefold().split(KEY_SEPARATOR)):
+                    addresses.add(key)
             for other in others:
                 of_other = (
                     "select row_key from rows where object_id = ? and instr(row_key, '@') > 0"
@@ -499,7 +510,7 @@ class PushLog(SqliteFile):
                 rows += self.query("select push, row_key from rows where row_key = ?", address)
                 for table in ("rows", "operations", "failed"):
                     db.execute(f"delete from {table} where row_key = ?", (address,))
-            return len({*map(tuple, rows)})
+            return {(push, key) for push, key in rows}
 
     # -- runs -----------------------------------------------------------------------------------
 
@@ -597,6 +608,11 @@ class PushLog(SqliteFile):
             run,
         )
         return [_operation(row) for row in found]
+
+
+def tells_who(push: str, row_key: str) -> bool:
+    """Whether the key of a row tells a person who knows an e-mail address whose it is."""
+    return "@" in row_key or CREATED_FOR in push
 
 
 def _tied(push: str) -> str:

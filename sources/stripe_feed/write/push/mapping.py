@@ -21,7 +21,7 @@ from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Params, convert, is_moderate, unknown
 from ..unchanged import changed, completed, empty_only
 from .definition import Association, ColumnSource, Constant, Definition, RowTemplate, Source
-from .log import MARKER, content_of
+from .log import KEY_SEPARATOR, MARKER, content_of
 
 SourceRow = Mapping[str, Any]
 Fields = Mapping[str, Source]
@@ -32,7 +32,6 @@ WORDS = {
     "false": False, "no": False, "n": False, "f": False, "0": False,
 }  # fmt: skip
 FRACTIONS = (float, Decimal)
-KEY_SEPARATOR = "|"
 _HALF = re.compile("[\ud800-\udfff]")
 
 

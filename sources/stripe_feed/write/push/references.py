@@ -14,7 +14,7 @@ from ..lookup.filters import matches, read
 from ..lookup.known import known_value
 from ..parameters import convert
 from .definition import Definition
-from .log import PushLog, PushStep, content_of
+from .log import CREATED_FOR, PushLog, PushStep, content_of
 from .mapping import CELL_TYPES, Reference, Wanted
 from .matching import Matcher
 from .send import Sender
@@ -87,9 +87,9 @@ class References:
         row = WRITABLE[way.find]
         params = convert(row, "create", {way.by: wanted.value})
         check(row, "create", params)
-        name = f"{self.push.name}:{way.find}"
+        name = f"{self.push.name}{CREATED_FOR}{way.find}"
         named = {way.by: known_value(way.by, wanted.value)}  # Stripe's list tells cases apart
-        key = f"{way.by}={content_of(named)}"  # the log holds no e-mail address
+        key = reference_key(way.by, wanted.value)
         if (held := self._created_before(name, key, named)) is not None:
             return held
         if self.sender is None:
@@ -110,8 +110,13 @@ class References:
         logged = self.log.row(name, key) if self.log else None
         if logged is None or logged.object_id is None:
             return None
-        held = self.matcher.get(WRITABLE[name.rpartition(":")[2]], logged.object_id)
+        held = self.matcher.get(WRITABLE[name.rpartition(CREATED_FOR)[2]], logged.object_id)
         return logged.object_id if held is not None and matches(read(named), held) else None
+
+
+def reference_key(by: str, value: object) -> str:
+    """The key of what was created for a value, in the log: it holds no e-mail address."""
+    return f"{by}={content_of({by: known_value(by, value)})}"
 
 
 def _as_compared(wanted: Reference) -> Reference:
