@@ -10,10 +10,8 @@ job is a fork, so that a kill costs no start-up.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from stripe_feed.extract.paging.reader import PageReader
 from stripe_feed.extract.writer import Writer
 from stripe_feed.feed.storage.store import FeedStore
 from tests import quick_dlt
+from tests.forks import answer_jobs
 
 PACKAGE_ROWS = 150
 BATCH_ROWS = 50
@@ -124,27 +123,10 @@ def run(job: dict[str, Any]) -> None:
     syncing.sync(checkpoint_rows=job.get("package", PACKAGE_ROWS), **job["sync"])
 
 
-def forked(job: dict[str, Any]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            run(job)
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def main() -> None:
     quick_dlt.install()
     duckdb.connect().close()
-    for line in sys.stdin:
-        print(json.dumps(forked(json.loads(line))), flush=True)
+    answer_jobs(run)
 
 
 if __name__ == "__main__":

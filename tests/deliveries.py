@@ -44,6 +44,7 @@ from stripe_feed.triggers.trigger import Trigger
 from tests import feed_kills
 from tests.core import CORE
 from tests.feed_kills import BEGIN, Row, a_change
+from tests.forks import answer_jobs
 
 NEW: Any = {"op": "c", "previous": None, "before_quality": "none", "changed": []}
 NOW = BEGIN.timestamp() + 1_000_000
@@ -283,5 +284,4 @@ def run(job: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     feed_kills.POINTS |= POINTS
-    feed_kills.run = run
-    feed_kills.main()
+    answer_jobs(run)

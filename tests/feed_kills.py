@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
@@ -28,6 +27,7 @@ from stripe_feed.feed.change import SOURCE_COLUMNS
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage import maintenance, store
 from stripe_feed.feed.storage.store import FeedStore
+from tests.forks import answer_jobs
 
 Row = dict[str, Any]
 
@@ -250,25 +250,8 @@ def _consume(feed: Feed, folder: Path) -> None:
         os.write(out, f"{change.change_id}\n".encode())
 
 
-def forked(job: dict[str, Any]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            run(job)
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def main() -> None:
-    for line in sys.stdin:
-        print(json.dumps(forked(json.loads(line))), flush=True)
+    answer_jobs(run)
 
 
 if __name__ == "__main__":
