@@ -86,8 +86,9 @@ def sync_accounts(
     """Sync each account that is connected to that of the key into its own dataset, `at_once` of them
     side by side; yield the results as they come.
 
-    Those whose copy is missing or unfinished come first, then the one with the oldest cursor: a round that was interrupted goes on where it ended. `database` holds all datasets in one
-    file, which has one writer: one account at once. By default each account has a file of its own.
+    Those whose copy is missing or unfinished come first, then the one with the oldest cursor: a
+    round that was interrupted goes on where it ended. `database` holds all datasets in one file,
+    which has one writer: one account at once. By default each account has a file of its own.
     `max_rps` is for each account and for all of them together. The other arguments are those of
     `sync`. Until the iterator is closed, new files of this process are private, and dlt's settings
     are ours.

@@ -128,8 +128,10 @@ def sync(
     Stripe, fix differences and record them as changes of origin `diff`. `rung`: events that
     webhooks announced; they are read first, with everything that happened until then. Without
     `polls`, nothing else is read. `wait`: seconds to wait for the lock of another command, or for a
-    process that has the DuckDB file open. `watch` is called once, with the run context whose listings
-    show the progress. `budget`: what syncs of several accounts share. With `account`, the id is in the default names of the file and dataset. The other arguments are those of `stripe_source` and `open_pipeline`.
+    process that has the DuckDB file open. `watch` is called once, with the run context whose
+    listings show the progress. `budget`: what syncs of several accounts share. With `account`, the
+    id is in the default names of the file and dataset. The other arguments are those of
+    `stripe_source` and `open_pipeline`.
 
     Raises the errors of `stripe_feed.errors`. Nothing is written if the key or the destination does
     not work.

@@ -74,16 +74,16 @@ def stripe_source(
     `api_key`: a restricted or secret key; else dlt's secrets (`sources.stripe_feed.api_key`) or
     `STRIPE_SECRET_KEY`. `resources`: names and groups of what is selected at first, as a list or
     `"core,payments"`; by default the group `core`: customers, products, prices, plans,
-    subscriptions and invoices. `with_resources` selects any other. `start_date`, `end_date`: by `created`, as ISO dates (UTC), datetimes or
-    Unix seconds, the end exclusive. A start alone leaves out what is older; with an end the range
-    is fixed and the cursor is left alone. `expand`: opt-in fields by resource, `{"customers":
-    ["tax_ids"]}`. `test_clocks`: also the objects on test clocks. `look_back`: seconds that each
-    run reads again, for objects and events that become visible late; `settle`: seconds that an
-    event must be old to be read. `relist_hours`: how often objects are listed again that change
-    without an event, such as balance transactions, and whole lists that have no filter by time.
-    `deletes`: `soft` keeps deleted rows, with `deleted_at`; `hard`
-    removes them later. `snapshot`: a first backfill also gives a change of op `r` for each object.
-    `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits by default.
+    subscriptions and invoices. `with_resources` selects any other. `start_date`, `end_date`: by
+    `created`, as ISO dates (UTC), datetimes or Unix seconds, the end exclusive. A start alone
+    leaves out what is older; with an end the range is fixed and the cursor is left alone. `expand`:
+    opt-in fields by resource, `{"customers": ["tax_ids"]}`. `test_clocks`: also the objects on test
+    clocks. `look_back`: seconds that each run reads again, for objects and events that become
+    visible late; `settle`: seconds that an event must be old to be read. `relist_hours`: how often
+    objects are listed again that change without an event, such as balance transactions, and whole
+    lists that have no filter by time. `deletes`: `soft` keeps deleted rows, with `deleted_at`;
+    `hard` removes them later. `snapshot`: a first backfill also gives a change of op `r` for each
+    object. `max_rps`, `endpoint_rps`: requests per second, 80 % of Stripe's limits by default.
     `give_up_after`: seconds after which an unanswered request ends the run with `TryLater`.
     `account`: an account that is connected to that of the key (`acct_...`), which is read in its
     place; give it a pipeline and a dataset of its own.

@@ -37,8 +37,8 @@ class Simulation:
 
     The same arguments give the same account. `groups` names the groups of further objects
     (`payments`, `billing`, ...) that its past and its activity include. A `business` lives: about
-    `customers` of them have signed up in the last 18 months, and subscriptions renew. Its clock moves only by `advance` and `live`, unless
-    `real_time` is set.
+    `customers` of them have signed up in the last 18 months, and subscriptions renew. Its clock
+    moves only by `advance` and `live`, unless `real_time` is set.
     """
 
     def __init__(

@@ -62,8 +62,9 @@ class ServerConfig:
     endpoint in Stripe; if empty, webhooks are refused. `counts`: counters of outside requests, for
     `/metrics`. `keep_bodies`: whether the key cannot read events, so that a webhook's body is the
     only source. `rung` is called, in a thread, after an event was stored. `health` returns
-    `synced_at` (Unix seconds) and `error` (a class) of syncing, `headline` the figures of the models. `stopped` ends
-    streams and waits. `actions`: what `POST /actions/...` runs; None turns it off. `poll` and `heartbeat` are seconds.
+    `synced_at` (Unix seconds) and `error` (a class) of syncing, `headline` the figures of the
+    models. `stopped` ends streams and waits. `actions`: what `POST /actions/...` runs; None turns
+    it off. `poll` and `heartbeat` are seconds.
     """
 
     feed: Feed

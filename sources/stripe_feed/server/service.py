@@ -384,8 +384,10 @@ def run_service(
     Without a `token` it creates one, and keeps it in a private file next to the feed store.
     `secrets`: of the webhook endpoint in Stripe; if empty, webhooks are refused. `rules` are
     followed. `every`: seconds between syncs without a webhook. `ready` gets the address once
-    requests are answered; port 0 means any free port. `allow_actions`: answer `POST /actions/...`. `builds_models`: after a sync, build the models that are stale. `places` are arguments of `open_pipeline`,
-    the others those of `sync`. Raises `UsageError` and `SetupError` before it starts.
+    requests are answered; port 0 means any free port. `allow_actions`: answer `POST /actions/...`.
+    `builds_models`: after a sync, build the models that are stale. `places` are arguments of
+    `open_pipeline`, the others those of `sync`. Raises `UsageError` and `SetupError` before it
+    starts.
     """
     try:
         from .app import ServerConfig, create_app

@@ -39,8 +39,9 @@ def read_copy(
     now: int,
     since: int | None = None,
 ) -> dict[str, HeldRow]:
-    """Return the stored rows by id, or those of the objects created since a second. Delete rows without an id and children without a parent; rows
-    with versions in the future, which nothing could replace, become the oldest.
+    """Return the stored rows by id, or those of the objects created since a second. Delete rows
+    without an id and children without a parent; rows with versions in the future, which nothing
+    could replace, become the oldest.
     """
     newest = (now + VERSION_TOLERANCE) * VERSION_STEP
     held_rows: dict[str, HeldRow] = {}

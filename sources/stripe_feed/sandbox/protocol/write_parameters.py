@@ -1,5 +1,5 @@
-"""The parameters of each write: names, kinds, what is required and what `""` unsets. `write_parameters.tsv`
-has them as the SDK lists them.
+"""The parameters of each write: names, kinds, what is required and what `""` unsets.
+`write_parameters.tsv` has them as the SDK lists them.
 """
 
 from __future__ import annotations

@@ -49,9 +49,10 @@ SyncTogether = Callable[[Sequence[AccountTurn]], Iterator[AccountResult]]
 class Accounts:
     """The connected accounts that are kept fresh, and what the threads share.
 
-    `inbox`: the received events of all; `door`: the same file, opened for webhooks alone. `live`: the mode of the key. `run`: syncs one account.
-    `error`: the class of the error that keeps the list of accounts from being read; `load_error`: of
-    that which keeps a shared dataset from being opened.
+    `inbox`: the received events of all; `door`: the same file, opened for webhooks alone. `live`:
+    the mode of the key. `run`: syncs one account. `error`: the class of the error that keeps the
+    list of accounts from being read; `load_error`: of that which keeps a shared dataset from being
+    opened.
     """
 
     inbox: FeedStore

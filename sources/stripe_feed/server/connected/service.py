@@ -120,9 +120,10 @@ def serve_accounts(
 ) -> None:
     """Keep the copy of each connected account fresh until SIGTERM, SIGINT or `stopped`.
 
-    Answers `POST /stripe`, to which Stripe sends the events of connected accounts, and `GET /health`.
-    `secrets`: of the endpoint in Stripe; if empty, webhooks are refused. `every`: seconds between
-    whole readings of an account. `shared`: all accounts have one dataset, in which those that rang are loaded together. `ready` gets the address once requests are answered. The other
+    Answers `POST /stripe`, to which Stripe sends the events of connected accounts, and `GET
+    /health`. `secrets`: of the endpoint in Stripe; if empty, webhooks are refused. `every`: seconds
+    between whole readings of an account. `shared`: all accounts have one dataset, in which those
+    that rang are loaded together. `ready` gets the address once requests are answered. The other
     arguments are those of `sync_accounts`. Raises `UsageError` and `SetupError` before it starts.
     """
     try:

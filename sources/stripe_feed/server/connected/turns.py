@@ -30,7 +30,8 @@ class Turns:
 
     Each account has one turn at a time, and goes to the end of the queue after it: a burst of one
     delays no other. Whole readings leave one of `at_once` places free, so that a webhook waits for
-    no first load; or take `most_polls` at most. `every`: seconds between the whole readings of an account; 0: none but the first and one more.
+    no first load; or take `most_polls` at most. `every`: seconds between the whole readings of an
+    account; 0: none but the first and one more.
     """
 
     def __init__(self, every: float, at_once: int, most_polls: int | None = None) -> None:

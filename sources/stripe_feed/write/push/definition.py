@@ -112,8 +112,8 @@ Source = ColumnSource | Constant | RowTemplate | Association
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A push. `map` gives for each parameter of Stripe (dotted names reach into hashes) a column, a
-    constant, a template or an association; without it, each column is the parameter of its name. A name that is no
-    parameter becomes a key of the object's metadata.
+    constant, a template or an association; without it, each column is the parameter of its name. A
+    name that is no parameter becomes a key of the object's metadata.
 
     `key` names the columns that tell one row from another. `nulls` says what an empty value means.
     `only_if_empty` keeps the values that an object has already: all, or those of the fields named.

@@ -105,7 +105,8 @@ class Push:
         """Send what changed. Every row has a result, and none stops the others.
 
         `only_failed`: only rows that were rejected, or whose outcome is unknown. `is_part`: the
-        rows are a part of the table, and those that are missing are not gone. Raises `UsageError` if more objects would be deleted than the push allows, before anything is sent.
+        rows are a part of the table, and those that are missing are not gone. Raises `UsageError`
+        if more objects would be deleted than the push allows, before anything is sent.
         """
         push = self.definition
         with self._locked("push run"):

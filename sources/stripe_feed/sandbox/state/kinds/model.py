@@ -165,14 +165,15 @@ def plain(
 ) -> Kind:
     """A kind whose objects are made from the SDK's annotations and `values`.
 
-    `filters` are parameters of its list, each with its rule if it is no text: `active?` is a boolean,
-    `due~` a time or number, `payment%` a hash, `owner^` the id of the object it belongs to,
-    `pending0` whether a field is null, `keys[` several values, `archived-` a boolean that is not what
-    the field says, `status*` a text of which `all` selects everything; `!` marks a required one, `coupon@promotion.coupon` another
-    place of the value. `events` are operations with the last part of their type, unless it has the
-    same name, and `@status` for a change to a status: `created updated=changed @paid`. `changes` are
-    fields with a value and the event of reaching it: `open:false=closed`. `expanded` are the fields that only come when expanded. `variants` are further object names with their
-    prefixes.
+    `filters` are parameters of its list, each with its rule if it is no text: `active?` is a
+    boolean, `due~` a time or number, `payment%` a hash, `owner^` the id of the object it belongs
+    to, `pending0` whether a field is null, `keys[` several values, `archived-` a boolean that is
+    not what the field says, `status*` a text of which `all` selects everything; `!` marks a
+    required one, `coupon@promotion.coupon` another place of the value. `events` are operations with
+    the last part of their type, unless it has the same name, and `@status` for a change to a
+    status: `created updated=changed @paid`. `changes` are fields with a value and the event of
+    reaching it: `open:false=closed`. `expanded` are the fields that only come when expanded.
+    `variants` are further object names with their prefixes.
     """
     absent = tuple(expanded.split())
     parameters = dict(_filters(filters))

@@ -15,7 +15,8 @@ def state_of(run: Mapping[str, Any], before: str) -> PushState:
     """The state of a push after a run, as the log has it; `before` is the state before it.
 
     `warning`: some rows were rejected or have no known outcome; `failed`: an error stopped the run;
-    `recovered`: healthy again, which a retry of failed rows cannot tell after an error; `interrupted`: the run did not end, so nothing is known.
+    `recovered`: healthy again, which a retry of failed rows cannot tell after an error;
+    `interrupted`: the run did not end, so nothing is known.
     """
     counts = run["counts"]
     if run["ended_at"] is None:
