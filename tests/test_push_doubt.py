@@ -119,6 +119,47 @@ def test_times_of_sending_that_are_near_are_one_window() -> None:
     ]  # fmt: skip
 
 
+# -- updates that show in another form than they are sent -----------------------------------------
+
+ODDLY_SHOWN: dict[str, tuple[dict[str, Any], Row]] = {
+    "quotes": (
+        {"line_items[0].price": {"value": "price_1"}, "line_items[0].quantity": "n"}, {},
+    ),
+    "invoices": (
+        {"days_until_due": "n", "collection_method": {"value": "send_invoice"}}, {},
+    ),
+    "invoice_items": (
+        {"pricing.price": "price"}, {"price": "price_2"},
+    ),
+    "customers": (
+        {"name": "price", "validate": {"value": True}}, {"price": "price_2"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("object", ODDLY_SHOWN)
+def test_an_update_that_was_carried_out_is_seen_though_stripe_answers_500_for_a_day(
+    object: str,
+) -> None:
+    map, after = ODDLY_SHOWN[object]
+    owner = {} if object == "customers" else {"customer": {"value": "cus_payer1"}}
+    row: Row = {"k": "1", "n": 1, "price": "price_1"}
+    with pushing(
+        object=object, key="k", match="metadata.k", map={"metadata.k": "k", **owner, **map}
+    ) as push:
+        push.box.create("customers", id="cus_payer1", currency=None)
+        for price in ("price_1", "price_2"):
+            push.box.create("prices", id=price, currency="usd", unit_amount=1, recurring=None)
+        assert ends(push.run([row])) == {"created": 1}
+        changed = {**row, "n": 2, **after}
+        path = f"POST /v1/{'invoiceitems' if object == 'invoice_items' else object}/:id"
+        push.box.faults.always[path] = "500_after"
+        assert ends(push.run([changed])) == {"updated": 1}
+        push.writes()
+        assert ends(push.run([changed])) == {"unchanged": 1}
+        assert push.writes() == []
+
+
 # -- one name, one kind of object ------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from ..lookup.find import Lookup, Object, Pages, check_mode, decode
 from ..unchanged import changed
 from .decision import get
 from .log import MARKER, REPEATABLE, Operation, PushLog, PushStep
+from .rules.invoices import as_sent
 from .rules.subscriptions import is_in_effect
 
 BEFORE, AFTER = 60, 300  # seconds around a time of sending in which an object can have been created
@@ -252,7 +253,9 @@ def _shows(lookup: Lookup, request: _Request, held: Object) -> bool:
         return held.get("status") == ENDS[request.operation.verb]
     if request.row.table == "subscriptions":
         return is_in_effect(lookup, request.params, held)
-    return not changed(request.params, held)
+    held = as_sent(lookup, request.row, held)
+    shown = {name: value for name, value in request.params.items() if name in held}
+    return bool(shown) and not changed(shown, held)  # what it takes, it took as a whole
 
 
 def _filled(operation: Operation, made: str, is_last: bool) -> _Request:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ....api.forms import path_to
 from ....errors import InvalidParameter
-from ....resources.writable import WRITABLE
+from ....resources.writable import WRITABLE, Writable
 from ...lookup.find import Lookup, Object
 from ...parameters import Params
 from ...unchanged import equal
@@ -27,7 +27,7 @@ def update_invoice(
     lookup: Lookup, push: Definition, wanted: Wanted, held: Object, logged: LoggedRow | None
 ) -> Update:
     """Update a draft, or the little that a finalized invoice lets change."""
-    params = update_params(push, wanted, {**held, "days_until_due": _days_until_due(held)})
+    params = update_params(push, wanted, as_sent(lookup, push.row, held))
     fixed = sorted(params.keys() - AFTER_DRAFT)
     if held["status"] != DRAFT and fixed:
         raise InvalidParameter(
@@ -35,6 +35,25 @@ def update_invoice(
             fixed[0],
         )
     return _update(push, held, params)
+
+
+def as_sent(lookup: Lookup, row: Writable, held: Object) -> Object:
+    """An object with what it shows in another form than it is sent."""
+    match row.table:
+        case "invoices":
+            return {**held, "days_until_due": _days_until_due(held)}
+        case "invoice_items":
+            pricing = held.get("pricing") or {}
+            price = (pricing.get("price_details") or {}).get("price")
+            amount = pricing.get("unit_amount_decimal")
+            return {**held, "pricing": {"price": price}, "unit_amount_decimal": amount}
+        case "quotes":
+            full = get(lookup, row, held["id"], ("line_items",)) or held
+            lines = full.get("line_items") or {}
+            found = lines["data"] if isinstance(lines, dict) and "data" in lines else lines or []
+            shown = [{"price": one["price"]["id"], "quantity": one["quantity"]} for one in found]
+            return {**held, "line_items": shown}
+    return held
 
 
 def _days_until_due(invoice: Object) -> int | None:
@@ -50,12 +69,7 @@ def update_invoice_item(
     lookup: Lookup, push: Definition, wanted: Wanted, held: Object, logged: LoggedRow | None
 ) -> Update:
     """Update an item that waits, or is on a draft."""
-    details = (held.get("pricing") or {}).get("price_details") or {}
-    shown = {
-        **held,
-        "pricing": {"price": details.get("price")},
-        "unit_amount_decimal": (held.get("pricing") or {}).get("unit_amount_decimal"),
-    }
+    shown = as_sent(lookup, push.row, held)
     params = update_params(push, wanted, shown)
     if params and not is_free(lookup, held):
         raise InvalidParameter(
@@ -78,9 +92,7 @@ def update_quote(
     """Update a draft; the lines are sent as a whole if they differ."""
     params = update_params(push, wanted, held)
     if "line_items" in params:
-        full = get(lookup, push.row, held["id"], ("line_items",)) or held
-        lines = full.get("line_items") or {}
-        held_lines = lines["data"] if isinstance(lines, dict) and "data" in lines else lines or []
+        held_lines = as_sent(lookup, push.row, held)["line_items"]
         if _same_lines(params["line_items"], held_lines):
             del params["line_items"]
         else:
@@ -96,7 +108,7 @@ def update_quote(
 def _same_lines(wanted: Any, held: Any) -> bool:
     return len(wanted) == len(held) and all(
         set(line) <= {"price", "quantity"}
-        and line.get("price") == before["price"]["id"]
+        and line.get("price") == before["price"]
         and equal("quantity", before["quantity"], line.get("quantity", 1))
         for line, before in zip(wanted, held, strict=True)
     )
