@@ -1156,7 +1156,7 @@ def test_a_listing_that_ended_is_done() -> None:
 
     assert (reading.share, reading.seconds_left) == (1.0, 0.0)
     assert reading.columns() == ("customers", "7", "1", "…", "all", "100%", "0:00")
-    assert reading.sentence() == "customers: 7 rows, 1 pages, all read"
+    assert reading.sentence() == "customers: 7 rows, 1 page, all read"
 
 
 def test_speed_is_that_of_the_last_seconds() -> None:

@@ -159,7 +159,7 @@ def test_a_changed_rule_is_a_new_silent_baseline(watched: Watched) -> None:
             [(f"k{n}", 1) for n in range(7) for _ in range(2)],
             "The key (id) of watched is not unique: k0, k1, k2, k3, k4 and 2 more. ",
         ),
-        ([("a", 1), (None, 1)], "The key (id) is null in 1 rows of watched. "),
+        ([("a", 1), (None, 1)], "The key (id) is null in 1 row of watched. "),
     ],
     ids=["double", "many", "null"],
 )

@@ -71,7 +71,7 @@ def test_a_full_refresh_drops_the_views_and_a_build_brings_them_back(
         with caplog.at_level("INFO", "stripe_feed"):
             sync(**source, full_refresh=True)
 
-        dropped = [r for r in caplog.messages if "views of the models" in r]
+        dropped = [r for r in caplog.messages if "of the models, made" in r]
         assert len(dropped) == 1
         built = build_copy_models(**place, variables=AS_OF)
 
@@ -280,7 +280,7 @@ def test_keys_that_are_null_or_double_and_wrong_sql_are_told(watched: PostgresWa
         ),
     )
 
-    assert str(null.error).startswith("The key (id) is null in 1 rows of watched.")
+    assert str(null.error).startswith("The key (id) is null in 1 row of watched.")
     assert str(double.error).startswith("The key (id) of watched is not unique: a.")
     assert wrong.error == 'The rows of watched cannot be read: column "nothing" does not exist'
     assert written.error is not None

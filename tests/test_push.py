@@ -262,6 +262,7 @@ def test_a_row_that_is_gone_is_kept_unless_it_is_asked_for(crm: Pushing) -> None
     [
         ({"max_deletes": 1}, 8, "max_deletes = 1"),
         ({"max_delete_share": 0.1}, 8, "max_delete_share = 0.1 of 10"),
+        ({"max_delete_share": 0.01}, 9, "crm: 1 row is gone"),
         ({"max_deletes": 100}, 0, "max_delete_share = 0.5 of 10"),
     ],
 )

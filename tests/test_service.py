@@ -394,7 +394,7 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(
             (["evt_4"], True, False),
         ]
         assert [record.getMessage() for record in caplog.records] == [
-            "1 events that webhooks told of could not be read in 2 tries and are given up (evt_odd: NotFound). Polling tells the rest."
+            "1 event that webhooks told of could not be read in 2 tries: given up (evt_odd: NotFound). Polling tells the rest."
         ]
 
 

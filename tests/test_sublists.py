@@ -293,7 +293,7 @@ def test_an_account_that_has_left_is_a_line(copy: Copy, caplog: pytest.LogCaptur
     assert (len(rows(copy, "persons")), done.refused, done.left_out) == (2, {}, {})
     (line,) = [record.getMessage() for record in caplog.records if "persons" in record.getMessage()]
     assert line.startswith(
-        f"persons of 1 accounts could not be read and is left out, {gone} first: "
+        f"persons of 1 account could not be read and is left out, {gone} first: "
     )
 
 

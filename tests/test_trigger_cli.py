@@ -333,7 +333,7 @@ def test_list_says_how_each_trigger_stands(folder: Path) -> None:
         r"welcome \(failing since 20\d\d-[-\d]+ [:\d]+\): customers, added -> false", lines[0]
     )
     assert lines[1].startswith("  fired 1, last 20") and lines[1].endswith(
-        ", 1 waiting, 1 changes behind"
+        ", 1 waiting, 1 change behind"
     )
     assert found.pop("last_fired").startswith("20")
     assert found == {

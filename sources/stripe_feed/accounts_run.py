@@ -26,6 +26,7 @@ from .extract.run import RunContext, make_api
 from .resources import CHANGES
 from .resources.model import Expandable
 from .sync_run import Synced, sync
+from .wording import counted
 
 log = logging.getLogger("stripe_feed")
 
@@ -131,10 +132,10 @@ def sync_accounts(
                 platform.account()  # one that cannot be reached fails for all
             else:
                 log.info(
-                    "%s: %s rows, %s requests, %.1f s.",
+                    "%s: %s, %s, %.1f s.",
                     id,
-                    f"{sum(done.rows.values()):,}",
-                    f"{done.requests:,}",
+                    counted(sum(done.rows.values()), "row"),
+                    counted(done.requests, "request"),
                     done.seconds,
                 )
                 yield AccountResult(id, done)

@@ -48,6 +48,7 @@ from .models.copies import release_raw_tables
 from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import OWNED_TABLES, tables_filled_by
 from .resources.model import Parent, Resource
+from .wording import counted
 from .write.push.history.load import record_runs
 from .write.push.run import log_beside
 
@@ -176,8 +177,8 @@ def sync(
                     check_refresh(pipeline, context, names, resources)
                     if views := release_raw_tables(pipeline):
                         log.info(
-                            "Dropped %d views of the models, which read the tables: `stripe-feed models build` creates them again.",
-                            len(views),
+                            "Dropped %s of the models, made from the tables: `stripe-feed models build` creates what is missing.",
+                            counted(len(views), "view"),
                         )
                     require_no_dependent_views(pipeline)
             if watch is not None:

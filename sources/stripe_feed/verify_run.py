@@ -35,6 +35,7 @@ from .extract.writer import is_embedded_copy
 from .resources import CHANGES, RESOURCES
 from .resources.model import Resource
 from .sync_run import open_checked_copy, resource_states, with_loaded
+from .wording import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -258,7 +259,7 @@ class ResourceVerification:
             unlisted, self.context.connections.pool.map(self._retrieve, unlisted), strict=True
         ):
             reads[id] = read
-            self.watch(f"{self.table}: {len(reads):,} of {len(ids):,} objects")
+            self.watch(f"{self.table}: {len(reads):,} of {counted(len(ids), 'object')}")
         return reads
 
     def _retrieve(self, id: str) -> Fetched | None:

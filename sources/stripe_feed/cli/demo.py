@@ -32,9 +32,10 @@ from ..sync_run import Synced, sync
 from ..triggers.config import parse_any_trigger, parse_trigger
 from ..triggers.models.model_trigger import AnyTrigger
 from ..triggers.run import deliver
+from ..wording import counted
 from ..write.actions import open_actions
 from .feed import format_change
-from .output import command_name, console_out, counted, make_table
+from .output import command_name, console_out, make_table
 
 SEED = 7
 _DAY = 86_400
@@ -129,7 +130,7 @@ def run_demo(database: str = "demo.duckdb", customers: int = 150) -> None:
             first, before = load(sandbox, database, folder)
             console.print(make_table(["table", "rows"], [(t.table, t.rows) for t in before]))
             console.print(
-                f"{sum(t.rows for t in before):,} rows with {first.requests:,} requests in {first.seconds:.1f} s.\n"
+                f"{counted(sum(t.rows for t in before), 'row')} with {counted(first.requests, 'request')} in {first.seconds:.1f} s.\n"
             )
             build(database, folder, start, [f"+{MODEL}"])
             with (
@@ -146,7 +147,7 @@ def run_demo(database: str = "demo.duckdb", customers: int = 150) -> None:
             )
             second, after = load(sandbox, database, folder)
             console.print(make_table(["table", "rows", "new"], new_rows(before, after)))
-            console.print(f"{second.requests:,} requests in {second.seconds:.1f} s.\n")
+            console.print(f"{counted(second.requests, 'request')} in {second.seconds:.1f} s.\n")
             console.print(
                 "The feed: every change once, with its before and after state", style="bold"
             )

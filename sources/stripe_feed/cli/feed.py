@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PartlyDone, SetupError
+from ..wording import counted
 from .command import command
 from .options import Json, LocalCopyOptions, split_names
 
@@ -252,7 +253,7 @@ def rebuild(
 
     with dlt_settings():
         length, lost = rebuild_feed(open_existing_copy(copy))
-    echo_err(f"The feed holds {length:,} changes.")
+    echo_err(f"The feed holds {counted(length, 'change')}.")
     if lost:
         raise PartlyDone(
             f"Parts of the damaged store could not be read: {', '.join(lost)}. The damaged file is kept beside the new one."
@@ -276,7 +277,7 @@ def prune(
 
     seconds = parse_duration(older_than)
     with open_feed_for_cli(copy) as feed:
-        echo_err(f"{feed.prune(seconds, keep_latest=keep_latest):,} changes pruned.")
+        echo_err(f"{counted(feed.prune(seconds, keep_latest=keep_latest), 'change')} pruned.")
 
 
 @partial(command, app)
@@ -298,7 +299,9 @@ def forget(
 
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         count = feed.forget(object_id)
-        erased = f"Data of {object_id} erased from {count:,} changes; their ids and offsets stay."
+        erased = (
+            f"Data of {object_id} erased from {counted(count, 'change')}; ids and offsets stay."
+        )
         echo_err(erased if count else f"No changes of {object_id} found.")
 
 

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..wording import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -59,11 +61,6 @@ def echo_err(line: str) -> None:
         sys.stderr.write(f"{escape_control(line)}\n")
     except BrokenPipeError:
         silence(sys.stderr)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, which takes an s unless it is one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def log_line(line: str, at: float | None = None) -> None:
@@ -323,8 +320,8 @@ def print_sync_result(
     total = sum(result.rows.values())
     place = f"{destination or database or 'stripe_feed.duckdb'}, dataset {dataset}"
     nothing = "No differences in" if result.healed else "Nothing new for"
-    outcome = f"{total:,} rows written to" if total else nothing
-    echo_err(f"{outcome} {place}: {result.requests:,} requests, {result.seconds:.1f} s.")
+    outcome = f"{counted(total, 'row')} written to" if total else nothing
+    echo_err(f"{outcome} {place}: {counted(result.requests, 'request')}, {result.seconds:.1f} s.")
     names = [name for name in (*TABLES, CHANGES) if name in result.rows]
     width = max(map(len, names), default=0)
     for name in names:
@@ -440,7 +437,7 @@ def _print_status(status: CopyStatus, triggers: Sequence[Mapping[str, Any]]) -> 
     console = console_out()
     whose = f"account {status.account_id or 'unknown'}"
     if status.accounts is not None:
-        whose = f"{status.accounts:,} accounts of the platform {status.account_id}"
+        whose = f"{counted(status.accounts, 'account')} of the platform {status.account_id}"
     console.print(
         f"{whose}, {mode} mode, API version {status.api_version or 'unknown'}, "
         f"last load {format_time(status.loaded_at)} UTC"
@@ -474,16 +471,16 @@ def format_firings(record: Mapping[str, Any]) -> str:
         parts.append(f"last {record['last_fired']}")
     parts += [f"{count:,} {state}" for state, count in sorted(record["messages"].items())]
     if record["evaluated"]:
-        parts.append(f"{record['rows']:,} rows at {record['evaluated']}")
+        parts.append(f"{counted(record['rows'], 'row')} at {record['evaluated']}")
     if record["behind"]:
-        parts.append(f"{record['behind']:,} changes behind")
+        parts.append(f"{counted(record['behind'], 'change')} behind")
     return ", ".join(parts)
 
 
 def _format_left(seconds: int) -> str:
     """Format how much of the `created` range is still to be listed."""
     if seconds >= 86_400:
-        return f"{seconds // 86_400:,} days"
+        return counted(seconds // 86_400, "day")
     return f"{seconds:,} s" if seconds else "nothing"
 
 
@@ -495,5 +492,5 @@ def print_receipt(receipt: Receipt, json: bool) -> None:
     rows = ", ".join(f"{table} {count:,}" for table, count in receipt.rows.items() if count)
     sys.stdout.write(
         f"{receipt.customer}: at Stripe {receipt.stripe}; erased here at {format_time(receipt.erased_at)} UTC: "
-        f"rows of {rows or 'no table'}, {receipt.changes:,} changes, {receipt.messages:,} messages, {receipt.push_rows:,} rows of pushes.\n"
+        f"rows of {rows or 'no table'}, {counted(receipt.changes, 'change')}, {counted(receipt.messages, 'message')}, {counted(receipt.push_rows, 'row')} of pushes.\n"
     )

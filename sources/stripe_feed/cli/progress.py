@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.responses import is_retryable
 from ..extract.paging.windows import FAR_FUTURE
+from ..wording import counted
 from .output import log_line, make_table
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ class ListingProgress:
 
     def sentence(self) -> str:
         """The progress as one log line."""
-        name, rows, pages, speed, back_to, share, left = self.columns()
+        name, _, _, speed, back_to, share, left = self.columns()
+        read = f"{name}: {counted(self.rows, 'row')}, {counted(self.pages, 'page')}"
         if not self.pages_left:
-            return f"{name}: {rows} rows, {pages} pages, all read"
-        return f"{name}: {rows} rows, {pages} pages, {speed} rows/s, back to {back_to}, {share} done, {left} left"
+            return f"{read}, all read"
+        return f"{read}, {speed} rows/s, back to {back_to}, {share} done, {left} left"
 
 
 _COLUMNS = ("resource", "rows", "pages", "rows/s", "back to", "done", "left")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SetupError, StripeFeedError, UsageError
+from ..wording import counted
 from . import command as cli_command
 from .options import AllowBase, Json, KeyFile, LocalCopyOptions, Rps, read_key_file
 from .output import echo_err, escape_control, format_time, print_json
@@ -252,7 +253,7 @@ def reset(
         if json:
             print_json({"push": definition.name, "rows": count})
         else:
-            echo_err(f"{definition.name}: {count} rows forgotten.")
+            echo_err(f"{definition.name}: {counted(count, 'row')} forgotten.")
 
 
 def _run(pushes: _Pushes, options: dict[str, Any], how: dict[str, bool], json: bool) -> int:
@@ -349,7 +350,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
             _line("", why)
     refused = f" It would be refused: {plan['refusal']}" if plan["refusal"] else ""
     echo_err(
-        f"{plan['push']}: {_counts(plan['counts'])}; {plan['writes']} writes, about {plan['seconds']:g} s.{refused}"
+        f"{plan['push']}: {_counts(plan['counts'])}; {counted(plan['writes'], 'write')}, about {plan['seconds']:g} s.{refused}"
     )
 
 

@@ -14,6 +14,7 @@ import typer
 
 from ..destination.place import DEFAULT_DATASET
 from ..errors import PartlyDone, SetupError, UsageError
+from ..wording import counted
 from .command import command
 from .models.commands import require_built_in_models
 from .options import (
@@ -289,13 +290,13 @@ def register(
     if is_dry_run:
         sys.stdout.write("".join(f"{event}\n" for event in events_for(names)))
         echo_err(
-            f"{len(events_for(names))} event types would be sent to this URL. Nothing was created."
+            f"{counted(len(events_for(names)), 'event type')} would be sent to this URL. Nothing was created."
         )
         return
     with closing(Api(**client.for_client())) as api:
         endpoint = create_endpoint(api, url, names, connect=connect)
     echo_err(
-        f"Created {endpoint.id} for {len(endpoint.enabled_events)} event types. Put its signing secret, shown only once, into {SECRET_VARIABLE}:"
+        f"Created {endpoint.id} for {counted(len(endpoint.enabled_events), 'event type')}. Put its signing secret, shown only once, into {SECRET_VARIABLE}:"
     )
     sys.stdout.write(f"{endpoint.secret}\n")
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..wording import counted
 from .output import (
     console_out,
-    counted,
     echo_err,
     escape_control,
     format_firings,

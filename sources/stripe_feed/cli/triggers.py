@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PartlyDone, UsageError
+from ..wording import counted
 from .command import command
 from .feed import POSITION_FORMS, feed_app, open_feed_for_cli
 from .options import Json, LocalCopyOptions
@@ -53,7 +54,7 @@ def check(triggers: _File = "triggers.toml") -> None:
     """Check the file: print every error and warning, or what each trigger does."""
     from ..delivery.endpoint import Endpoint
     from ..triggers.config import check_triggers
-    from .output import counted, echo_err
+    from .output import echo_err
 
     report = check_triggers(triggers)
     for line in report.warnings:
@@ -140,7 +141,7 @@ def warn_orphans(
     messages: Mapping[str, Mapping[str, int]], configured: Sequence[AnyTrigger]
 ) -> None:
     """Print how many messages remain for triggers that are not in the file."""
-    from .output import counted, echo_err
+    from .output import echo_err
 
     for name, count in orphans(messages, configured).items():
         echo_err(
@@ -263,7 +264,7 @@ def replay(
     from ..triggers.engine import replay
     from ..triggers.models.model_trigger import ModelTrigger
     from ..triggers.models.replay import replay_rows
-    from .output import counted, echo_err
+    from .output import echo_err
 
     trigger, now = find_trigger(triggers, name), time.time()
     is_on_model = isinstance(trigger, ModelTrigger)
@@ -287,7 +288,7 @@ def release(
     import time
 
     from ..delivery.outbox import release
-    from .output import counted, echo_err
+    from .output import echo_err
 
     with open_feed_for_cli(copy) as feed:
         echo_err(
@@ -310,7 +311,7 @@ def discard(
     import time
 
     from ..delivery.outbox import discard
-    from .output import counted, echo_err
+    from .output import echo_err
 
     with open_feed_for_cli(copy) as feed:
         dropped = discard(feed.store, name, time.time(), waiting)
@@ -370,7 +371,7 @@ def dead_retry(
     import time
 
     from ..delivery.outbox import retry
-    from .output import counted, echo_err
+    from .output import echo_err
 
     with open_feed_for_cli(copy, allow_empty=True) as feed:
         echo_err(
@@ -423,7 +424,6 @@ def deliver(
 
 def raise_if_blocked(fired: Sequence[TriggerResult], report: DeliveryReport, once: bool) -> None:
     """Raise `PartlyDone` if messages wait for a person, or for another run."""
-    from .output import counted
 
     problems = [
         f"{result.trigger} is held: {result.held}. Run `stripe-feed triggers release {result.trigger}`, or discard."

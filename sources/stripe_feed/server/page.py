@@ -24,6 +24,7 @@ from ..report.reading import CurrencyHeadline, Headline
 from ..resources import RESOURCES
 from ..triggers.models.evaluate import watched_rows
 from ..triggers.models.model_trigger import AnyTrigger
+from ..wording import counted
 from .webhook_inbox import unread
 
 _MAX_CHANGES = 50
@@ -317,7 +318,7 @@ def _trigger_card(shown: Overview, name: str, receiver: str | None, now: float) 
     facts: dict[str, object] = {
         "Fired": f"{fired:,}",
         "Last": _relative_time(fired_at, now),
-        **({"Watches": f"{watched[0]:,} rows"} if watched else {}),
+        **({"Watches": counted(watched[0], "row")} if watched else {}),
         **({"Evaluated": _relative_time(watched[1], now)} if watched else {}),
         "Messages": message_counts or "none",
         "To": "not in the file any more" if receiver is None else receiver,

@@ -32,6 +32,7 @@ from ..sync_run import Synced, sync
 from ..triggers.config_watcher import ConfigWatcher
 from ..triggers.models.model_trigger import AnyTrigger
 from ..triggers.run import trigger_loop
+from ..wording import counted
 from ..write.actions import Actions, open_actions
 from . import webhook_inbox
 
@@ -192,8 +193,8 @@ def mark_events(store: FeedStore, waiting: Sequence[str], done: Synced, now: flo
     given_up = webhook_inbox.mark_failed(store, done.failed, now)
     if given_up:
         log.warning(
-            "%d events that webhooks told of could not be read in %d tries and are given up (%s: %s). Polling tells the rest.",
-            len(given_up),
+            "%s that webhooks told of could not be read in %d tries: given up (%s: %s). Polling tells the rest.",
+            counted(len(given_up), "event"),
             webhook_inbox.MAX_TRIES,
             given_up[0],
             done.failed[given_up[0]],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..delivery.endpoint import Endpoint
 from ..errors import StripeFeedError
+from ..wording import counted
 from .config import read_triggers
 from .models.model_trigger import AnyTrigger
 
@@ -42,7 +43,9 @@ class ConfigWatcher:
             )
             return False
         self.triggers[:] = triggers
-        log.warning("%s changed: %d triggers are in force now.", self.path.name, len(triggers))
+        log.warning(
+            "%s changed: %s in force now.", self.path.name, counted(len(triggers), "trigger")
+        )
         return True
 
     def _stamp(self) -> tuple[tuple[int, int, int], ...] | None:

@@ -21,6 +21,7 @@ from ..feed.lookups import NO_LOOKUPS, Lookups
 from ..feed.net import net_changes, to_change
 from ..feed.storage.store import FeedStore
 from ..feed.storage.store_errors import Unusable
+from ..wording import counted
 from .frequency import FiringLimit
 from .models.model_trigger import AnyTrigger
 from .trigger import Clause, Trigger, evaluate_clauses
@@ -166,7 +167,7 @@ def _apply_guard(
         fired = [(last.resource, last.object_id) for _, last, _ in new_firings]
     reason = None
     if fired and not is_held and rule != trigger.rule:
-        reason = f"its rule was edited and would now fire {len(fired):,} times for older changes"
+        reason = f"its rule was edited and would now fire {counted(len(fired), 'time')} for older changes"
     elif fired and not is_held:
         reason = guard_reason(store, trigger, fired, now, partial(_object_count, store, trigger))
     with store.transaction() as db:

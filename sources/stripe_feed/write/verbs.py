@@ -11,6 +11,7 @@ from ..api.client import Reply
 from ..api.forms import encode, path_to
 from ..errors import InvalidParameter, RequestRefused, SetupError, StripeFeedError, UsageError
 from ..resources.writable import Writable
+from ..wording import counted
 from .checks import check, check_id, check_metadata
 from .consequences import consequences, side_effects
 from .lookup.filters import FilterClause, Group, read
@@ -94,7 +95,7 @@ def _found(row: Writable, verb: str, found: Found, noun: str = "") -> ActionResu
     return ActionResult(
         f"{row.table}.{verb}",
         "success",
-        f"{count} {noun if count == 1 else f'{noun}s'} found via {found.via}{more}{notes}",
+        f"{counted(count, noun)} found via {found.via}{more}{notes}",
         objects=found.objects,
         has_more=found.has_more,
         via=found.via,

@@ -10,6 +10,7 @@ import typer
 
 from ...destination.locks import DEFAULT_WAIT
 from ...errors import CopyDiffers, PartlyDone, SetupError, StripeFeedError, UsageError
+from ...wording import counted
 from ..command import command
 from ..options import CopyOptions, Json, LocalCopyOptions, Wait
 
@@ -104,7 +105,7 @@ def build_and_report(
     if unexpected:
         tables = ", ".join(dict.fromkeys(result.missing for result in unexpected))
         raise PartlyDone(
-            f"{len(unexpected)} models are left out: not loaded: {tables}. Everything else is built."
+            f"{counted(len(unexpected), 'model')} left out: not loaded: {tables}. Everything else is built."
         )
 
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ...wording import counted
 from ..output import (
     console_out,
-    counted,
     echo_err,
     escape_control,
     format_time,
@@ -99,7 +99,9 @@ def print_checks(results: Sequence[RuleResult], json: bool) -> None:
         return
     for result in results:
         if result.failures:
-            console_out().print(escape_control(f"{result.check.name}: {result.failures} rows"))
+            console_out().print(
+                escape_control(f"{result.check.name}: {counted(result.failures, 'row')}")
+            )
             console_out().print(make_table(result.columns, result.rows))
     skipped = sum(bool(result.reason) for result in results)
     holding = sum(not result.failures and not result.reason for result in results)

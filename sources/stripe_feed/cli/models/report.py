@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from ...destination.locks import DEFAULT_WAIT
+from ...wording import counted
 from ..options import LocalCopyOptions, Wait, split_names
-from ..output import console_out, counted, echo_err, escape_control
+from ..output import console_out, echo_err, escape_control
 from .commands import Variables, note_build, parse_variables, raise_if_failed
 
 

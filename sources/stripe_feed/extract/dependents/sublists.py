@@ -22,6 +22,7 @@ from typing import Any
 from ...errors import NotReadable
 from ...resources import CHANGES
 from ...resources.model import Parent, Resource
+from ...wording import counted
 from .. import existing
 from ..accounts.package import resource_state, source_state
 from ..events.classify import ids_with_events, parents_with_events
@@ -355,7 +356,7 @@ class Sublists:
         log.warning(
             "%s of %s could not be read and %s left out, %s first: %s",
             self.table,
-            f"{len(self.refusals):,} {self.parent.table}",
+            counted(len(self.refusals), self.parent.table.removesuffix("s")),
             "is" if len(self.refusals) == 1 else "are",
             first,
             reason,

@@ -17,6 +17,7 @@ from ...feed.change import iso
 from ...models.copies import built_relation
 from ...models.database import ModelDatabase
 from ...models.run import describe_fault
+from ...wording import counted
 from .model_trigger import ModelTrigger
 
 MAX_NAMED_KEYS = 5
@@ -128,7 +129,7 @@ class ModelRows:
         nulls = sum(key is None for key, *_ in rows)
         if nulls:
             return InvalidKeys(
-                f"The key ({columns}) is null in {nulls:,} rows of {self.trigger.model}. "
+                f"The key ({columns}) is null in {counted(nulls, 'row')} of {self.trigger.model}. "
                 "Choose columns that every row has, or leave those rows out with `rows`."
             )
         seen, double = set[str](), dict[str, None]()

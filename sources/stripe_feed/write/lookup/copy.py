@@ -17,6 +17,7 @@ from ...destination.place import DEFAULT_DATASET
 from ...destination.read import CopyReader, NoSuchTable, QueryResult, open_reader, read_state
 from ...errors import StripeFeedError, WrongAccount
 from ...resources import CHANGES, TABLES
+from ...wording import counted
 from .filters import ObjectFilter, to_sql
 
 MAX_AGE = 900.0  # seconds since events were read into the copy
@@ -94,7 +95,9 @@ def read_until(api: Api, state: Mapping[str, Any], table: str, max_age: float) -
         raise NoAnswer("the copy does not follow the account's events")
     age = api.now() - int(cursor)
     if age > max_age:
-        raise NoAnswer(f"the copy is {age // 60:,} minutes behind: run `stripe-feed sync`")
+        raise NoAnswer(
+            f"the copy is {counted(int(age // 60), 'minute')} behind: run `stripe-feed sync`"
+        )
     return int(cursor)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...errors import InvalidParameter, UsageError
+from ...wording import counted
 from .definition import NOTHING, Definition
 from .log import LoggedRow
 from .mapping import Wanted, push_fields, row_key, wanted_of
@@ -104,7 +105,7 @@ def refusal(push: Definition, table: Table) -> str:
     else:
         return ""
     return (
-        f"{push.name}: {count} rows are gone, and on_delete = {push.on_delete!r} would reach more objects than "
+        f"{push.name}: {counted(count, 'row')} {'is' if count == 1 else 'are'} gone, and on_delete = {push.on_delete!r} would reach more objects than "
         f"{limit} allows. Nothing was sent. Check the query, or raise the limit."
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ...api.rate_limits import ENDPOINT_RPS
 from ...errors import StripeFeedError
+from ...wording import counted
 from .decision import Decision
 from .definition import Definition
 
@@ -159,7 +160,7 @@ def plan_to_html(plan: Plan) -> str:
     title = f"{plan.push.name}: {plan.push.mode} of {plan.push.object}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style><h1>{escape(title)}</h1><p>{escape(counts)}. {plan.writes} writes, "
+        f"<style>{STYLE}</style><h1>{escape(title)}</h1><p>{escape(counts)}. {counted(plan.writes, 'write')}, "
         f"about {seconds(plan):g} s.</p>{refusal}<table><tr><th>row<th>action<th>object<th>field"
         f"<th>before<th>after<th>why</tr>{rows}</table></html>\n"
     )
