@@ -348,3 +348,13 @@ def test_what_is_new_between_two_walks_of_a_whole_list_waits(tmp_path: Path) -> 
         tamper(copy, "delete from stripe.terminal_locations")
         found = verified(copy, resources=tables)
         assert {one.object_id for one in found.differences} == {new, *held}
+
+
+def test_a_column_of_another_type_is_named_with_the_way_back(copy: Copy) -> None:
+    tamper(copy, "alter table stripe.customers alter column balance type double")
+    with pytest.raises(SetupError, match=r"the type of customers\.balance in the dest") as fault:
+        verified(copy)
+    with pytest.raises(SetupError, match=r"the type of customers\.balance in the dest"):
+        copy.load(resources=["customers"], reconcile=True)
+    tamper(copy, str(fault.value).partition(" its type (")[2].partition("), then run")[0])
+    assert not verified(copy).differences

@@ -29,9 +29,13 @@ from .destination.pipeline import (
     open_pipeline,
     require_merge,
 )
-from .destination.preflight import require_no_dependent_views, require_usable_dataset
+from .destination.preflight import (
+    require_column_types,
+    require_no_dependent_views,
+    require_usable_dataset,
+)
 from .destination.state import check_owner, stored_owner
-from .errors import Locked, NotReadable, UsageError
+from .errors import Locked, NotReadable, SetupError, UsageError
 from .extract import existing
 from .extract.dependents.parents import count_to_sweep, touched_parents
 from .extract.events.reader import poll_groups
@@ -171,6 +175,8 @@ def sync(
             context.counters.add_pending(left)
             with translate_errors(pipeline):
                 require_usable_dataset(pipeline, state_of_source(pipeline), tables_filled_by(names))
+                if reconcile:
+                    require_column_types(pipeline)
                 if full_refresh:
                     names = with_loaded(names, pipeline)
                     check_owner(account, _owner(pipeline))
@@ -188,10 +194,14 @@ def sync(
                 requests = context.api.requests
                 relayed = relay_changes(pipeline, wait)
                 _record_pushes(pipeline, database, destination, dataset)
-            except BaseException:
-                if not pipeline.has_pending_data:
-                    # dlt keeps the rows of a package that was extracted only in part
-                    pipeline.drop()
+            except BaseException as fault:
+                try:
+                    if isinstance(fault, SetupError):
+                        require_column_types(pipeline)  # says more than the destination does
+                finally:
+                    if not pipeline.has_pending_data:
+                        # dlt keeps the rows of a package that was extracted only in part
+                        pipeline.drop()
                 raise
     seconds = time.monotonic() - started
     return synced_of(context, account, requests, seconds, packages, relayed)

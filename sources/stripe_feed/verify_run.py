@@ -11,8 +11,10 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from .destination.load import translate_errors
 from .destination.locks import DEFAULT_WAIT
 from .destination.pipeline import DEFAULT_PIPELINE, copy_names
+from .destination.preflight import require_column_types
 from .errors import NotReadable, SetupError
 from .extract import existing
 from .extract.events.classify import ids_with_events
@@ -99,6 +101,8 @@ def verify(
             raise SetupError(
                 "There is no copy yet. Run `stripe-feed sync` first, or name another --database or --dataset."
             )
+        with translate_errors(pipeline):
+            require_column_types(pipeline)
         names = resource_names(resources)
         for name in names if resources else with_loaded(names, pipeline):
             if RESOURCES[name].is_dependent:

@@ -1,4 +1,6 @@
-"""Check for obstacles before a load: another tool's tables, missing privileges, dependent views."""
+"""Check for obstacles before a load: another tool's tables, missing privileges, dependent views,
+columns of another type.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from dlt.common.schema.utils import has_table_seen_data
 
 from ..errors import SetupError
 from ..resources import CHANGES, TABLES
-from .place import POSTGRES
+from .place import DUCKDB, POSTGRES
 
 TABLE_NAMES = (*TABLES, CHANGES)
 _OWN_COLUMNS = frozenset({"account_id", "_dlt_load_id"})  # every table of stripe-feed has them
+_MAX_NAMED = 3
 PRIVILEGES_QUERY = """
 select has_database_privilege(current_database(), 'create'),
     pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on',
@@ -62,6 +65,42 @@ def require_no_foreign_tables(client: Any, names: Iterable[str], own_columns: Se
         raise SetupError(
             f"Another tool's tables are in the way: {', '.join(foreign)}. They stay as they are; choose another --dataset."
         )
+
+
+def require_column_types(pipeline: Any) -> None:
+    """Raise `SetupError` if a column in DuckDB or Postgres has another type than loads gave it: its
+    values never compare equal, however often they are written again.
+    """
+    if pipeline.destination.destination_type not in (DUCKDB, POSTGRES):
+        return
+    schema = pipeline.default_schema.tables if pipeline.default_schema_name else {}
+    loaded = [name for name in TABLE_NAMES if has_table_seen_data(schema.get(name, {}))]
+    places, fixes = [], []
+    with pipeline.destination_client() as client:
+        escape, qualify = (
+            client.sql_client.escape_column_name,
+            client.sql_client.make_qualified_table_name,
+        )
+        for table, stored in client.get_storage_tables(loaded):
+            for name, column in schema[table]["columns"].items():
+                if name in stored and _is_other_type(column, stored[name]):
+                    type = client.type_mapper.to_destination_type(column, schema[table])
+                    places.append(f"{table}.{name}")
+                    fixes.append(
+                        f"alter table {qualify(table)} alter column {escape(name)} type {type} using cast({escape(name)} as {type})"
+                    )
+    if places:
+        more = f" and {len(places) - _MAX_NAMED} more" if len(places) > _MAX_NAMED else ""
+        raise SetupError(
+            f"Somebody changed the type of {', '.join(places[:_MAX_NAMED])}{more} in the destination. Give it back its type "
+            f"({fixes[0]}), then run `stripe-feed reconcile`; or load everything again with `stripe-feed sync --full-refresh`."
+        )
+
+
+def _is_other_type(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Whether a stored column has another type than the schema says. Text may hold JSON."""
+    types = expected.get("data_type"), stored["data_type"]
+    return types[0] not in (None, types[1]) and types != ("json", "text")
 
 
 def _require_privileges(client: Any) -> None:
