@@ -25,6 +25,7 @@ MUTANTS = (
         '        list_filters=((("status", "all"),),),\n',
         "",
         "test_fetch.py::test_a_page_is_asked_for_with_the_filters_of_its_walk",
+        quick=False,
     ),
     Mutant(
         "prices only active",
@@ -95,6 +96,7 @@ MUTANTS = (
         '        created = {"lt": self.hi, **({"gte": self.lo} if self.lo > 0 else {})}\n',
         '        created = {"lte": self.hi, **({"gte": self.lo} if self.lo > 0 else {})}\n',
         "test_windows.py::test_covers_and_windows_always_partition_the_ranges",
+        quick=False,
     ),
     Mutant(
         "raised lower bound ignored",
@@ -102,6 +104,7 @@ MUTANTS = (
         "        was_split = window.lo > request.lo\n",
         "        was_split = False\n",
         "test_windows.py::test_a_window_that_was_cut_while_its_page_was_under_way_ends_at_its_new_bound",
+        quick=False,
     ),
     Mutant(
         "rows of a cut page not dropped",
@@ -115,6 +118,7 @@ MUTANTS = (
         ),
         "        keep = [n for n, key in enumerate(keys) if key.id not in window.boundary_ids]\n",
         "test_windows.py::test_a_window_that_was_cut_while_its_page_was_under_way_ends_at_its_new_bound",
+        quick=False,
     ),
     Mutant(
         "has_more ignored for short pages",
@@ -122,6 +126,7 @@ MUTANTS = (
         "        ended = not has_more or (was_split and times[-1] < window.lo)\n",
         "        ended = not has_more or len(keys) < 100 or (was_split and times[-1] < window.lo)\n",
         "test_windows.py::test_a_short_page_that_has_more_goes_on",
+        quick=False,
     ),
     Mutant(
         "children cut at ten",
@@ -156,6 +161,7 @@ MUTANTS = (
         '    since = max(state["start"], state["t0"] - options.look_back)\n',
         '    since = max(state["start"], state["t0"])\n',
         "test_lists.py::test_later_listings_read_what_is_new_and_look_back",
+        quick=False,
     ),
     Mutant(
         "events do not wait for the lists",
@@ -179,6 +185,7 @@ MUTANTS = (
         "    polls = reads_events and not compares_first and not is_by_id\n",
         "    polls = reads_events and not is_by_id\n",
         "test_next_step.py::test_a_comparison_that_was_put_off_comes_before_more_events",
+        quick=False,
     ),
     Mutant(
         "rows read again after a refusal are kept",
@@ -264,6 +271,7 @@ MUTANTS = (
         '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
         '    return max(event_state["since"], event_state["cursor"]), now - settle\n',
         "test_next_step.py::test_the_span_that_is_read",
+        quick=False,
     ),
     Mutant(
         "events from before the list",
@@ -271,6 +279,7 @@ MUTANTS = (
         '    return max(event_state["since"], event_state["cursor"] - look_back), now - settle\n',
         '    return event_state["cursor"] - look_back, now - settle\n',
         "test_next_step.py::test_the_span_that_is_read",
+        quick=False,
     ),
     Mutant(
         "settle dropped",
@@ -337,6 +346,7 @@ MUTANTS = (
         "    if len(kept) == len(steps):\n",
         "    if True:\n",
         "test_ordering.py::test_a_twin_is_dropped",
+        quick=False,
     ),
     Mutant(
         "doubtful order not marked",

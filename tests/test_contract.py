@@ -19,7 +19,7 @@ from stripe_feed.extract.tables.hints import newer_wins, replace_children, table
 from stripe_feed.resources.model import Child
 from stripe_feed.sandbox import Sandbox
 from tests.copies import FAST
-from tests.stores import ENGINES, LIVE, STORES, Store, live_store
+from tests.stores import ENGINES, LIVE, STORES, Store, delta_store, live_store
 from tests.test_crash import Runner
 from tests.test_destinations import change, young
 from tests.truth import SLOW, assert_true
@@ -98,6 +98,49 @@ def test_a_life_of_a_copy(store: Store, tmp_path: Path) -> None:
             assert [one.change_id for one in feed.read()] == [one.change_id for one in told]
         assert {one.object_id for one in told} >= {made[0], *doomed}
         assert [one.op for one in told if one.object_id == doomed[1]] == ["c", "d"]
+
+
+def test_a_short_life_of_a_copy_in_a_lake(tmp_path: Path) -> None:
+    """The same with two resources and a run for all at once that changes and that no event told, and
+    that a killed one precedes.
+    """
+    few = ("customers", "subscriptions")
+    box = Sandbox(seed=11, customers=4, oddities=False)
+    made = young(box)
+    with (
+        delta_store(tmp_path) as store,
+        store.configured(),
+        box.serve() as url,
+        closing(Runner()) as runner,
+    ):
+        pipeline = store.pipeline(tmp_path)
+        options: dict[str, Any] = {
+            "api_key": box.key, "api_base": url, "state_dir": str(tmp_path), "resources": few,
+        } | store.options() | FAST  # fmt: skip
+        box.advance(600)
+        sync(**options)
+        box.advance(SLOW)
+        change(box, *made)
+        doomed = box.create("customers")["id"]
+        box.advance(60)
+        box.delete("customers", doomed)
+        box.faults.lost_events = 1.0
+        silent = next(iter(box.objects("customers")))
+        box.update("customers", silent, name="Silent")
+        box.faults.lost_events = 0.0
+        box.advance(600)
+        assert runner.sync("merged in a lake", 1, **options) == -9
+        assert sync(**options, reconcile=True).healed["customers"] == 1
+
+        checked = verify(sample=20, **{k: v for k, v in options.items() if k != "state_dir"})
+        assert (set(checked.compared), checked.differences) == (set(few), [])
+        with dlt_settings():
+            assert_true(pipeline, box, few, exact=store.exact, found_later=True)
+        with dlt_settings(), open_feed(pipeline, tmp_path / "other.sqlite") as feed:
+            told = list(feed.read())
+        assert len({one.change_id for one in told}) == len(told)
+        assert {one.object_id for one in told} >= {*made[:2], doomed, silent}
+        assert [one.op for one in told if one.object_id == doomed] == ["c", "d"]
 
 
 PARENTS, LINES = "contract_parents", "contract_lines"

@@ -9,8 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from stripe_feed.destination.pipeline import lock_copy, open_pipeline
 from stripe_feed.extract.options import SETTLE
 from stripe_feed.sandbox import Sandbox
 from tests.commands import Said, Shell, ended, loaded, shell_of
-from tests.core import CORE
+from tests.copies import PERMISSIONS
 from tests.receiver import Behaviour, receiving
 from tests.test_schedulers import SCHEDULED
 
@@ -33,19 +32,6 @@ BUSY = Behaviour(
     503, headers={"Retry-After": "3600"}
 )  # or a slow machine tries again within one test
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A folder and what the run in it ended with."""
-
-    shell: Shell
-    said: Said
-
-    @property
-    def lines(self) -> list[str]:
-        """What it logged, without the time."""
-        return [re.sub(r"^\S+ \S+ ", "", line) for line in self.said.err.splitlines()]
 
 
 def start(shell: Shell, script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -70,113 +56,12 @@ def nightly(shell: Shell) -> Any:
     )
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
-    """Each case in a folder of its own, all at the same time."""
-    box = Sandbox(seed=5, customers=20)
-    few = box.restrict(
-        permissions={row.permission for row in CORE.values()} - {"rak_invoice_read"}
-        | {"rak_event_read"}
-    )
-    with box.serve() as url:
-
-        def shell(case: str, key: str = "") -> Shell:
-            home = tmp_path_factory.mktemp(f"home-{case}")
-            return Shell(box, url, tmp_path_factory.mktemp(case), key, {"DLT_DATA_DIR": str(home)})
-
-        locked, alone, shortest = shell("locked"), shell("alone"), shell("shortest")
-        wrong, partly = shell("wrong", "sk_test_canary"), shell("partly", few)
-        with lock_copy(nightly(locked), "the nightly run"):
-            started = [
-                (locked, start(locked, "scheduled.py", "--wait", "0.3")),
-                (alone, start(alone, "scheduled.py")),
-                (shortest, start(shortest, "stripe_to_duckdb.py")),
-                (wrong, start(wrong, "scheduled.py")),
-                (partly, start(partly, "scheduled.py", "--database", "mine.duckdb")),
-            ]
-            return {
-                re.sub(r"\d+$", "", shell.folder.name): Ran(shell, ended(process))
-                for shell, process in started
-            }
-
-
-def test_scripts_are_short_and_all_are_tested() -> None:
-    lines = {
-        path.name: len(path.read_text(encoding="utf-8").splitlines())
-        for path in PIPELINES.glob("*.py")
-    }
-
-    assert set(lines) == {
-        "scheduled.py",
-        "stripe_to_duckdb.py",
-        "watch_subscriptions.py",
-        "welcome_message.py",
-        "write_back.py",
-        *(f"{name}.py" for name in SCHEDULED),  # see test_schedulers.py
-    }
-    assert lines["stripe_to_duckdb.py"] < 20 and max(lines.values()) <= 60
-
-
-@pytest.mark.checklist("N24")
-def test_the_shortest_script_loads_the_account_and_shows_its_tables(ran: dict[str, Ran]) -> None:
-    shell, said = ran["shortest"].shell, ran["shortest"].said
-
-    assert (said.code, said.err) == (0, "")
-    printed = {
-        name: int(rows.replace(",", ""))
-        for name, rows in (line.split() for line in said.out.splitlines())
-    }
-    assert printed == shell.rows() | {"changes": 0}
-    for table in (
-        "customers",
-        "products",
-        "subscription_items",
-        "invoice_line_items",
-    ):  # of prices, some are hidden
-        assert printed[table] == shell.truth()[table]
-    assert [path.name for path in shell.folder.iterdir()] == ["stripe_feed.duckdb"]
-
-
-def test_a_scheduled_run_logs_one_line(ran: dict[str, Ran]) -> None:
-    shell, said, (line,) = ran["alone"].shell, ran["alone"].said, ran["alone"].lines
-
-    assert (said.code, said.out) == (0, "")
-    assert (
-        line.startswith(f"INFO {shell.box.account_id}: ")
-        and f" {shell.truth()['customers']} customers, " in line
-    )
-    assert re.search(r"; \d+ requests, \d+\.\d s$", line)
-    assert shell.rows()["customers"] == shell.truth()["customers"]
-
-
-def test_a_wrong_key_is_exit_code_3(ran: dict[str, Ran]) -> None:
-    said, (line,) = ran["wrong"].said, ran["wrong"].lines
-
-    assert (said.code, said.out, ran["wrong"].shell.rows()) == (3, "", {})
-    assert line.startswith("ERROR Stripe says this key is not valid (401, ")
-    assert "canary" not in said.err
-
-
-def test_a_missing_permission_is_exit_code_4(ran: dict[str, Ran]) -> None:
-    shell, said = ran["partly"].shell, ran["partly"].said
-    warning, line = ran["partly"].lines
-
-    assert said.code == 4
-    assert warning.startswith("WARNING invoices is left out: ") and "rak_invoice_read" in warning
-    assert line.startswith(f"INFO {shell.box.account_id}: ")
-    rows = shell.rows("mine.duckdb")
-    assert "invoices" not in rows and rows["customers"] == shell.truth()["customers"]
-
-
-def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(
-    ran: dict[str, Ran],
-) -> None:
-    said, (line,) = ran["locked"].said, ran["locked"].lines
-
-    assert (said.code, said.out, ran["locked"].shell.rows()) == (3, "", {})
-    assert line.startswith(
-        f"ERROR `the nightly run` (process {os.getpid()}) is writing to this copy."
-    )
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A folder without a copy."""
+    with shell_of(Sandbox(seed=5, customers=5), tmp_path) as found:
+        found.env["DLT_DATA_DIR"] = str(tmp_path.with_name(f"{tmp_path.name}-dlt"))
+        yield found
 
 
 Here = Callable[..., Said]
@@ -198,19 +83,117 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What a scheduled run logs, without the time."""
+    return [
+        f"{record.levelname} {record.getMessage()}"
+        for record in caplog.records
+        if record.name == "scheduled" or record.levelname == "WARNING"
+    ]
+
+
+def test_scripts_are_short_and_all_are_tested() -> None:
+    lines = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in PIPELINES.glob("*.py")
+    }
+
+    assert set(lines) == {
+        "scheduled.py",
+        "stripe_to_duckdb.py",
+        "watch_subscriptions.py",
+        "welcome_message.py",
+        "write_back.py",
+        *(f"{name}.py" for name in SCHEDULED),  # see test_schedulers.py
+    }
+    assert lines["stripe_to_duckdb.py"] < 20 and max(lines.values()) <= 60
+
+
+@pytest.mark.checklist("N24")
+def test_the_shortest_script_loads_the_account_and_shows_its_tables(shell: Shell) -> None:
+    said = play(shell, "stripe_to_duckdb.py")
+
+    assert (said.code, said.err) == (0, "")
+    printed = {
+        name: int(rows.replace(",", ""))
+        for name, rows in (line.split() for line in said.out.splitlines())
+    }
+    assert printed == shell.rows() | {"changes": 0}
+    for table in (
+        "customers",
+        "products",
+        "subscription_items",
+        "invoice_line_items",
+    ):  # of prices, some are hidden
+        assert printed[table] == shell.truth()[table]
+    assert [path.name for path in shell.folder.iterdir()] == ["stripe_feed.duckdb"]
+
+
+def test_a_scheduled_run_logs_one_line(
+    shell: Shell, here: Here, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = here(shell, "scheduled.py")
+    (line,) = lines_of(caplog)
+
+    assert (said.code, said.out) == (0, "")
+    assert (
+        line.startswith(f"INFO {shell.box.account_id}: ")
+        and f" {shell.truth()['customers']} customers, " in line
+    )
+    assert re.search(r"; \d+ requests, \d+\.\d s$", line)
+    assert shell.rows()["customers"] == shell.truth()["customers"]
+
+
+def test_a_wrong_key_is_exit_code_3(shell: Shell) -> None:
+    shell.key = "sk_test_canary"
+    said = play(shell, "scheduled.py")
+    (line,) = [re.sub(r"^\S+ \S+ ", "", line) for line in said.err.splitlines()]
+
+    assert (said.code, said.out, shell.rows()) == (3, "", {})
+    assert line.startswith("ERROR Stripe says this key is not valid (401, ")
+    assert "canary" not in said.err
+
+
+def test_a_missing_permission_is_exit_code_4(
+    shell: Shell, here: Here, caplog: pytest.LogCaptureFixture
+) -> None:
+    shell.key = shell.box.restrict(permissions=PERMISSIONS - {"rak_invoice_read"})
+    said = here(shell, "scheduled.py", "--database", "mine.duckdb")
+    warning, line = lines_of(caplog)
+
+    assert said.code == 4
+    assert warning.startswith("WARNING invoices is left out: ") and "rak_invoice_read" in warning
+    assert line.startswith(f"INFO {shell.box.account_id}: ")
+    rows = shell.rows("mine.duckdb")
+    assert "invoices" not in rows and rows["customers"] == shell.truth()["customers"]
+
+
+def test_a_run_that_does_not_get_its_turn_is_exit_code_3_and_names_the_holder(
+    shell: Shell, here: Here, caplog: pytest.LogCaptureFixture
+) -> None:
+    with lock_copy(nightly(shell), "the nightly run"):
+        said = here(shell, "scheduled.py", "--wait", "0.1")
+    *_, line = lines_of(caplog)
+
+    assert (said.code, said.out, shell.rows()) == (3, "", {})
+    assert line.startswith(
+        f"ERROR `the nightly run` (process {os.getpid()}) is writing to this copy."
+    )
+
+
 def test_a_play_handles_each_change_once(tmp_path: Path, here: Here) -> None:
     """Nothing of the first load, what happened before the second run then, and nothing of it a
     third time.
     """
     script = "watch_subscriptions.py"
-    box = Sandbox(seed=5, customers=20)
+    box = Sandbox(seed=5, customers=2, subscriptions=12, oddities=False)
     active = sorted(
         id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active"
     )
     late, ended, renamed, kept = active[:4]
     with shell_of(box, tmp_path) as shell:
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
-        first = play(shell)
+        first = here(shell, script)
         box.advance(A_WHILE)
         box.update("subscriptions", late, status="past_due")
         box.cancel(ended)
@@ -247,7 +230,7 @@ def test_a_play_that_fails_gets_its_change_again(tmp_path: Path) -> None:
             "    before, after", f'    assert change.object_id != "{active[1]}"\n    before, after'
         )
     )
-    few = box.restrict(permissions={row.permission for row in CORE.values()})
+    few = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
     with shell_of(box, tmp_path) as shell:
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
         play(shell)
@@ -289,7 +272,7 @@ def test_a_table_becomes_customers_who_are_welcomed_once(tmp_path: Path, here: H
         script = "write_back.py"
         planned = here(shell, script, "--plan")
         assert len(box.objects("customers")) == before
-        first = play(shell, script)
+        first = here(shell, script)
         later = PEOPLE.replace("nobody", "bob@example.com").replace("Ada", "Ada L")
         (shell.folder / "crm.csv").write_text(later, encoding="utf-8")
         second, third = here(shell, script), here(shell, script)
@@ -313,23 +296,23 @@ def test_a_table_becomes_customers_who_are_welcomed_once(tmp_path: Path, here: H
     )
 
 
-def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_table_that_is_not_there_is_one_line(tmp_path: Path, here: Here) -> None:
     with shell_of(Sandbox(seed=5, customers=2), tmp_path) as shell:
-        said = play(shell, "write_back.py")
+        said = here(shell, "write_back.py")
     assert (said.code, said.out, len(said.err.splitlines())) == (1, "", 1)
 
 
 @pytest.mark.checklist("N27")
 def test_a_new_customer_is_welcomed_once(tmp_path: Path, here: Here) -> None:
     """Nobody of the first load; a message that fails is tried again with its id. It is signed."""
-    box, script = Sandbox(seed=5, customers=6), "welcome_message.py"
+    box, script = Sandbox(seed=5, customers=3), "welcome_message.py"
     with shell_of(box, tmp_path) as shell, receiving(BUSY) as receiver:
         shell.env |= {
             "DLT_DATA_DIR": str(tmp_path / "home"),
             "WELCOME_URL": receiver.url,
             "WELCOME_SECRET": SECRET,
         }
-        first = play(shell, script)
+        first = here(shell, script)
         box.advance(A_WHILE)
         new = box.create("customers", name="Ada", email="ada@example.com")["id"]
         box.create("customers", email=None)

@@ -442,11 +442,6 @@ def test_another_api_version_makes_no_changes(tmp_path: Path, first: str, then: 
     box = Sandbox(seed=9, customers=20)
     with copy_of(box, tmp_path) as copy:
         copy.sync(api_version=first)
-        box.advance(DAY)
-        assert not any(copy.sync(api_version=then, reconcile=True).healed.values())
-        assert told(copy, "object_id") == []
-
-        copy.sync(api_version=first, full_refresh=True)
         subscription, invoice = ids(copy, "subscriptions")[2], ids(copy, "invoices")[1]
         (item, *_) = [
             id
@@ -468,6 +463,7 @@ def test_another_api_version_makes_no_changes(tmp_path: Path, first: str, then: 
             "invoices": 1,
         }
         changed = dict(told(copy, "object_id", "changed"))
+        assert changed.keys() == {subscription, invoice}
         assert changed[invoice] == ["description"]
         assert [path for path in changed[subscription] if not path.startswith("metadata.")] == [
             "items.data"

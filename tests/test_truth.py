@@ -14,10 +14,11 @@ import pytest
 
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
-from tests.core import CORE_TABLES
+from tests.core import CORE, CORE_TABLES
 from tests.truth import assert_true, columns_of, truth
 
 ACCOUNTS: dict[int, dict[str, Any]] = {
+    9: {"customers": 120},
     1: {},
     2: {"shape": "import"},
     3: {"shape": "months", "gzip": True},
@@ -36,17 +37,23 @@ ODD = (
 def loaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Copy]:
-    box = Sandbox(seed=request.param, customers=3750, **ACCOUNTS[request.param])
+    account = {"customers": 3750} | ACCOUNTS[request.param]
+    box = Sandbox(seed=request.param, **account)
     with copy_of(box, tmp_path_factory.mktemp("truth")) as copy:
-        copy.sync()
+        copy.load()
         yield copy
 
 
+def is_large(copy: Copy) -> bool:
+    return len(copy.box.objects("customers")) > 1_000
+
+
 def test_every_field_of_every_row_equals_the_account(loaded: Copy) -> None:
-    """At least 20,000 objects: nothing missing, nothing extra, nothing different, children
-    complete.
+    """Of a large account at least 20,000 objects: nothing missing, nothing extra, nothing
+    different, children complete.
     """
-    assert sum(len(expected.raws) for expected in truth(loaded.box).values()) >= 20_000
+    count = sum(len(expected.raws) for expected in truth(loaded.box).values())
+    assert count >= (20_000 if is_large(loaded) else 1_000)
     loaded.check()
 
 
@@ -54,18 +61,19 @@ def test_everything_odd_is_in_the_account(loaded: Copy) -> None:
     """What the comparison claims to cover is there to be compared."""
     counts = loaded.box.oddities()
     assert [name for name in ODD if not counts[name]] == []
-    assert counts["burst"] > 300
+    assert counts["burst"] > (300 if is_large(loaded) else 1)
 
 
 def test_rows_that_are_easily_lost_are_there(loaded: Copy) -> None:
     """Archived and inline prices, cancelled subscriptions, long lists, imported and undated
     objects.
     """
-    assert loaded.one("select count(*) from stripe.prices where not active") > 10
+    few = 10 if is_large(loaded) else 0
+    assert loaded.one("select count(*) from stripe.prices where not active") > few
     inline = loaded.box.account.inline_prices
     held = {id for (id,) in loaded.select("select id from stripe.prices")}
-    assert len(held & inline) > 10
-    assert loaded.one("select count(*) from stripe.subscriptions where status = 'canceled'") > 10
+    assert len(held & inline) > few
+    assert loaded.one("select count(*) from stripe.subscriptions where status = 'canceled'") > few
     assert (
         loaded.one(
             "select max(n) from (select count(*) as n from stripe.invoice_line_items group by invoice)"
@@ -118,7 +126,7 @@ TYPES = {
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     with copy_of(Sandbox(seed=9, customers=120), tmp_path_factory.mktemp("small")) as copy:
-        copy.sync()
+        copy.load()
         yield copy
 
 
@@ -239,8 +247,15 @@ def test_the_comparison_sees_damage(small: Copy, words: dict[str, str], damage: 
         client.execute_sql("begin")
         client.execute_sql(query.format(**words))
         with pytest.raises(AssertionError, match=re.escape(message.format(**words))):
-            assert_true(_Open(client), small.box)
+            assert_true(_Open(client), small.box, _resources_of(query))
         client.execute_sql("rollback")
+
+
+def _resources_of(query: str) -> tuple[str, ...]:
+    """Those whose tables a query names."""
+    if "{lines}" in query:
+        return ("invoices",)
+    return tuple(name for name in CORE if f"{{{name}}}" in query)
 
 
 class _Open:
@@ -282,7 +297,9 @@ def test_prices_that_are_selected_later_find_the_hidden_ones_there(tmp_path: Pat
     """No list shows inline prices: their copies come with the subscriptions that hold them,
     whatever else is selected.
     """
-    with copy_of(Sandbox(seed=4, customers=120), tmp_path) as copy:
+    with copy_of(Sandbox(seed=6, customers=6, oddities=False), tmp_path) as copy:
+        copy.box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}])
+        copy.box.advance(100)
         copy.run(copy.source().with_resources("subscriptions"))
         copy.run(copy.source().with_resources("prices"))
         copy.check("prices", "subscriptions")
