@@ -17,9 +17,9 @@ from stripe_feed.feed.storage.push_states import note_runs
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.log import FailedRow, PushLog
+from stripe_feed.write.push.log import LOG, FailedRow, PushLog
 from stripe_feed.write.push.report import Plan, Result
-from stripe_feed.write.push.run import LOG, Push, open_push
+from stripe_feed.write.push.run import Push, open_push
 from tests.commands import Shell, shell_of
 
 Row = dict[str, Any]

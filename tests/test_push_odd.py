@@ -19,9 +19,8 @@ import pytest
 
 from stripe_feed.errors import UsageError
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.log import PushLog
+from stripe_feed.write.push.log import LOG, PushLog
 from stripe_feed.write.push.rows import read_rows
-from stripe_feed.write.push.run import LOG
 from tests.pushing import Pushing, ends, pushing, reasons
 
 MAP = {"email": "email", "name": "name"}

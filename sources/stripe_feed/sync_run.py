@@ -46,15 +46,12 @@ from .extract.paging.listing import plan_listing
 from .extract.run import RunContext, open_run
 from .extract.source import source_for_run
 from .feed.relay import relay_pipeline, store_path
-from .feed.storage.push_states import note_runs
 from .feed.storage.store import FeedStore
-from .models.copies import release_raw_tables
 from .resources import CHANGES, RESOURCES, TABLES
 from .resources.groups import OWNED_TABLES, tables_filled_by
 from .resources.model import Parent, Resource
 from .wording import counted
-from .write.push.history.load import record_runs
-from .write.push.run import log_beside
+from .write.push.log import log_beside
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -178,6 +175,8 @@ def sync(
                 if reconcile:
                     require_column_types(pipeline)
                 if full_refresh:
+                    from .models.copies import release_raw_tables
+
                     names = with_loaded(names, pipeline)
                     check_owner(account, _owner(pipeline))
                     check_refresh(pipeline, context, names, resources)
@@ -464,6 +463,9 @@ def _record_pushes(
     """Take over what pushes did and a kill, or a busy copy, kept from being taken over."""
     push_log = Path(log_beside(database))
     if push_log.exists():
+        from .feed.storage.push_states import note_runs
+        from .write.push.history.load import record_runs
+
         with FeedStore(store_path(pipeline)) as store:
             record_runs(
                 push_log,

@@ -227,7 +227,7 @@ def forget(
     """
     from .. import forget_run
     from ..destination.pipeline import dlt_settings
-    from ..write.push.run import log_beside
+    from ..write.push.log import log_beside
     from .feed import open_feed_for_cli
     from .output import print_receipt
 

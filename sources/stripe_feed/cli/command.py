@@ -6,9 +6,9 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, get_type_hints
 
 import typer
@@ -43,7 +43,8 @@ def command(
     A parameter whose type is a dataclass stands for one option per field. An error becomes one
     line on stderr.
     """
-    groups = option_groups(function)
+    hints = get_type_hints(function, include_extras=True)
+    groups = option_groups(hints)
 
     @wraps(function)
     def guarded(**arguments: Any) -> None:
@@ -83,7 +84,7 @@ def command(
         if code:
             raise typer.Exit(code)
 
-    signature = expanded_signature(function, groups)
+    signature = expanded_signature(function, hints, groups)
     guarded.__signature__ = signature  # type: ignore[attr-defined]
     guarded.__annotations__ = {
         name: parameter.annotation for name, parameter in signature.parameters.items()
@@ -92,35 +93,41 @@ def command(
     return guarded
 
 
-def option_groups(function: Callable[..., Any]) -> dict[str, type]:
+def option_groups(hints: Mapping[str, Any]) -> dict[str, type]:
     """The parameters whose type is a dataclass of options."""
-    hints = get_type_hints(function)
     return {
         name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
     }
 
 
-def expanded_signature(function: Callable[..., Any], groups: dict[str, type]) -> inspect.Signature:
+def expanded_signature(
+    function: Callable[..., Any], hints: Mapping[str, Any], groups: Mapping[str, type]
+) -> inspect.Signature:
     """The signature for typer: each option group is replaced by its fields."""
-    hints = get_type_hints(function, include_extras=True)
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name not in groups:
+        if name in groups:
+            parameters += _options_of(groups[name])
+        else:
             parameters.append(
                 parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
             )
-            continue
-        types = get_type_hints(groups[name], include_extras=True)
-        parameters += (
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=types[field.name],
-            )
-            for field in fields(groups[name])
-        )
     return inspect.Signature(parameters)
+
+
+@cache
+def _options_of(group: type) -> list[inspect.Parameter]:
+    """One parameter per field; many commands share a group, and its types are slow to read."""
+    types = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=types[field.name],
+        )
+        for field in fields(group)
+    ]
 
 
 def grouped(arguments: dict[str, Any], groups: dict[str, type]) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def sync(
     local_copy = LocalCopyOptions(**asdict(copy), state_dir=state_dir)
     if models:
         require_built_in_models(local_copy)
-    with Progress(output.console_err(), quiet) as progress:
+    with Progress(output.terminal_err(), quiet) as progress:
         done = sync(**options, **limits, watch=progress.watch)
     output.print_sync_result(done, json, quiet, **copy.arguments())
     if models:
@@ -375,7 +375,7 @@ def reconcile(
     from . import output
     from .progress import Progress
 
-    with Progress(output.console_err(), quiet) as progress:
+    with Progress(output.terminal_err(), quiet) as progress:
         done = sync(
             reconcile=True,
             **copy.arguments(),

@@ -35,9 +35,16 @@ MAX_REMEMBERED_LINES = 1_000  # to recognise repeats
 UNKNOWN_FIELD = "a field that this version does not know"  # `extract.tables` logs it for each one
 
 
-def console_err() -> Console:
-    """The console for messages, on stderr."""
-    return _console(stderr=True)
+def terminal_err() -> Console | None:
+    """The console for messages, if stderr is a terminal."""
+    return _console(stderr=True) if _is_stderr_terminal() else None
+
+
+def _is_stderr_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
 
 
 def console_out() -> Console:
@@ -67,19 +74,15 @@ def log_line(line: str, at: float | None = None) -> None:
     """Write one log line to stderr, with its time unless stderr is a terminal. `at`: Unix seconds;
     now by default.
     """
-    try:
-        is_terminal = sys.stderr.isatty()
-    except ValueError:  # closed
-        is_terminal = False
     moment = datetime.fromtimestamp(time.time() if at is None else at, timezone.utc)
-    echo_err(line if is_terminal else f"{moment:%Y-%m-%dT%H:%M:%SZ} {line}")
+    echo_err(line if _is_stderr_terminal() else f"{moment:%Y-%m-%dT%H:%M:%SZ} {line}")
 
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], None]]:
     """Yield a function that shows a progress text; it does nothing unless stderr is a terminal."""
-    console = console_err()
-    if not console.is_terminal:
+    console = terminal_err()
+    if console is None:
         yield lambda text: None
         return
     with console.status("") as status:

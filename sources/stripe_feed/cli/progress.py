@@ -193,7 +193,7 @@ def describe_failure(failed: Mapping[int, int]) -> str:
 class Progress:
     """Shows the progress of a sync while the block runs; pass `watch` to `sync(watch=...)`."""
 
-    def __init__(self, console: Console, quiet: bool = False) -> None:
+    def __init__(self, console: Console | None, quiet: bool = False) -> None:
         self.console = console
         self.quiet = quiet
         self.meter: ListingMeter | None = None
@@ -226,7 +226,7 @@ class Progress:
         self.requests = RequestMonitor(context.api.counts)
         if self.quiet:
             return
-        if self.console.is_terminal:
+        if self.console is not None and self.console.is_terminal:
             from rich.live import Live
 
             self._live = Live(

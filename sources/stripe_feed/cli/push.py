@@ -66,7 +66,7 @@ class _PushFile(LocalCopyOptions):
     @property
     def log_path(self) -> Path:
         """The push log."""
-        from ..write.push.run import log_beside
+        from ..write.push.log import log_beside
 
         return Path(self.log or log_beside(self.database))
 

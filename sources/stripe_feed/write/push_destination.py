@@ -12,8 +12,9 @@ from typing import Any
 
 from ..errors import StripeFeedError, TryLater, UsageError
 from .push.definition import NOTHING, Definition, make_definition
+from .push.log import LOG
 from .push.rows import read_rows
-from .push.run import LOG, open_push
+from .push.run import open_push
 
 BATCH_ROWS = 500
 

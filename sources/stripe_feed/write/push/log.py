@@ -25,6 +25,8 @@ from ...sqlite_file import SqliteFile
 from ..order import KEY_PREFIX
 
 _FORMAT = 2
+LOG = "stripe_feed.push.sqlite"
+_LOG_SUFFIX = ".push.sqlite"
 KEPT = 7 * 86_400  # seconds that the requests of a run are shown
 KEY_SEPARATOR = "|"  # between the parts of a row's key
 CREATED_FOR = (
@@ -617,6 +619,13 @@ def tells_who(push: str, row_key: str) -> bool:
 
 def _tied(push: str) -> str:
     return f"object of {push}"
+
+
+def log_beside(database: str | None) -> str:
+    """The path of the push log that belongs to a DuckDB file; by default it lies in the working
+    folder.
+    """
+    return LOG if database is None else str(Path(database).with_suffix(_LOG_SUFFIX))
 
 
 def log_lock(path: Path) -> Path:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ...api.client import Api
@@ -34,7 +33,7 @@ from .compare import only_failed as only_failed_of
 from .decide import decide
 from .decision import OPEN, Decision
 from .definition import Definition, make_definition
-from .log import FailedRow, LoggedRow, Operation, PushLog, log_lock
+from .log import LOG, FailedRow, LoggedRow, Operation, PushLog, log_lock
 from .mapping import Wanted
 from .matching import make_matcher
 from .references import References
@@ -44,8 +43,6 @@ from .rules.removals import decide_removal
 from .rules.subscriptions import preview_invoice
 from .send import NOT_DONE, Outcome, Sender
 
-LOG = "stripe_feed.push.sqlite"
-LOG_SUFFIX = ".push.sqlite"
 NO_ROWS = "The rows cannot be read. `stripe-feed push plan` says why."
 THREADS_OF_COPY = 4  # few rows ask Stripe, and threads that compute hold each other up
 THREADS = 24  # an answer takes up to a second, and 20 a second are allowed
@@ -276,13 +273,6 @@ def open_push(
             yield Push(definition, Lookup(api), opened, copy)
     finally:
         api.close()
-
-
-def log_beside(database: str | None) -> str:
-    """The path of the push log that belongs to a DuckDB file; by default it lies in the working
-    folder.
-    """
-    return LOG if database is None else str(Path(database).with_suffix(LOG_SUFFIX))
 
 
 class _Decider:
