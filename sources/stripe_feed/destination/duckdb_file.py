@@ -205,7 +205,12 @@ def hold_open(file: Path) -> Iterator[None]:
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system between packages; the C library would keep it."""
+    """Return freed memory to the system; the C library and Arrow, whose writer of files has a pool of
+    its own, would keep it.
+    """
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)

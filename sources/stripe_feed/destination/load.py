@@ -27,7 +27,7 @@ from ..errors import Locked, StripeFeedError, TryLater
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import OWNED_TABLES
 from .comments import comment_columns
-from .duckdb_file import DUCKDB_JOBS, duckdb_path, keep_open
+from .duckdb_file import DUCKDB_JOBS, duckdb_path, keep_open, trim_memory
 from .error_messages import (
     LAKE_PACKAGES,
     causes_of,
@@ -208,6 +208,7 @@ def run_load(
             pipeline.normalize()
     if pipeline.list_normalized_load_packages():
         require_lease()
+        trim_memory()  # or what reading needed adds to what the load needs
         try:
             retry_while_locked(partial(_load_package, pipeline), wait)
         except Exception as fault:
