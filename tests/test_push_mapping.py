@@ -55,6 +55,11 @@ def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[s
         ({"description": {"value": "from the CRM"}}, {}, {"description": "from the CRM"}),
         ({"name": {"template": "{first} {last}"}}, {"first": "J", "last": "D"}, {"name": "J D"}),
         ({"name": {"template": "{first} {last}"}}, {"first": "J", "last": " "}, {}),
+        ({"name": {"template": "{first|trim|title} {last|upper}"}}, {"first": " jo ", "last": "d"}, {"name": "Jo D"}),
+        ({"name": {"template": "Dear {nick|default:friend: you}"}}, {"nick": None}, {"name": "Dear friend: you"}),
+        ({"phone": {"template": "+{p|digits}"}}, {"p": "(49) 30-1"}, {"phone": "+49301"}),
+        ({"name": lambda row: f"{row['a']} of {row['b']}"}, {"a": 1, "b": 2}, {"name": "1 of 2"}),
+        ({"name": lambda row: " "}, {}, {}),
         ({"score": "s", "metadata.plan": "p"}, {"s": 12, "p": "pro"},
          {"metadata": {"score": "12", "plan": "pro"}}),
         ({"metadata.since": "d"}, {"d": datetime(2026, 1, 2, tzinfo=timezone.utc)},
@@ -105,6 +110,7 @@ def test_a_column_that_a_row_lacks_says_nothing() -> None:
         ({"metadata.k": "v"}, {"v": "x" * 501}, "at most 500 characters"),
         ({"metadata.k": "v"}, {"v": ["x"]}, r"metadata.k takes text"),
         ({"address.town": "t"}, {"t": "x"}, "no parameter address.town"),
+        ({"name": lambda row: row["4242"]}, {}, "name: its function raises KeyError for this row"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_sent_is_reported_without_its_value(
@@ -380,7 +386,7 @@ def test_a_file_holds_pushes() -> None:
         ({"keys": "x"}, "no setting keys"),
         ({"map": {"email": {"column": "e", "as": "number"}}}, "as is one of"),
         ({"map": {"email": {"template": "no column"}}}, "text with {column}"),
-        ({"map": {"email": {"template": "{a:>5}"}}}, "text with {column}"),
+        ({"map": {"email": {"template": "{a:>5}"}}}, "can be followed by |trim"),
         ({"map": {"email": {"template": "{a"}}}, "text with {column}"),
         ({"map": {"email": 5}}, "is a column, or one of"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from string import Formatter
 from typing import Any, Literal
@@ -54,6 +54,14 @@ PRORATIONS = ("none", "create_prorations", "always_invoice")
 ON_MISSING = ("reject", "create", "null")
 ASSOCIATION = {"by", "on_missing"}
 _METADATA = re.compile(r"metadata\.[^.\[\]]{1,40}")
+TEXT_FILTERS: dict[str, Callable[[str], str]] = {
+    "trim": str.strip,
+    "lower": str.lower,
+    "upper": str.upper,
+    "title": str.title,
+    "digits": lambda text: "".join(filter(str.isdigit, text)),
+}
+"""What a template can do to the text of a column."""
 CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds")
 """What a value is made into before it is checked: `utc` gives a time without a zone one, and
 `milliseconds` become seconds.
@@ -76,22 +84,50 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
-class RowTemplate:
-    """Text with columns in it: `{first_name} {last_name}`. It is empty if one of them is."""
+class TemplatePart:
+    """Text, and a column after it with what is done to its value: `{name|trim|upper}`."""
 
     text: str
+    column: str | None = None
+    filters: tuple[str, ...] = ()
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowTemplate:
+    """Text with columns in it: `{first_name} {last_name}`. It is empty if one of them is that has no
+    default: `{first_name|default:You}`.
+    """
+
+    parts: tuple[TemplatePart, ...]
 
     @property
     def columns(self) -> list[str]:
         """The columns that it names."""
-        return [name for _, name, _, _ in Formatter().parse(self.text) if name is not None]
+        return [part.column for part in self.parts if part.column is not None]
 
-    def filled(self, values: Mapping[str, Any]) -> str:
+    def filled(self, values: Mapping[str, Any]) -> str | None:
         """The text with the values of its columns, whatever characters their names have."""
-        parts = Formatter().parse(self.text)
-        return "".join(
-            text if name is None else f"{text}{values[name]}" for text, name, _, _ in parts
-        )
+        texts: list[str] = []
+        for part in self.parts:
+            texts.append(part.text)
+            if part.column is None:
+                continue
+            value = values[part.column]
+            text = part.default if value is None else str(value)
+            if text is None:
+                return None
+            for name in part.filters:
+                text = TEXT_FILTERS[name](text)
+            texts.append(text)
+        return "".join(texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The value that a Python function makes of the whole row."""
+
+    work: Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +142,14 @@ class Association:
     on_missing: str = "reject"
 
 
-Source = ColumnSource | Constant | RowTemplate | Association
+Source = ColumnSource | Constant | RowTemplate | Association | Computed
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A push. `map` gives for each parameter of Stripe (dotted names reach into hashes) a column, a
-    constant, a template or an association; without it, each column is the parameter of its name. A
-    name that is no parameter becomes a key of the object's metadata.
+    constant, a template, an association or a function of the row; without it, each column is the
+    parameter of its name. A name that is no parameter becomes a key of the object's metadata.
 
     `key` names the columns that tell one row from another. `nulls` says what an empty value means.
     `only_if_empty` keeps the values that an object has already: all, or those of the fields named.
@@ -283,10 +319,12 @@ def _flat(given: Any) -> list[tuple[str, Any]]:
 
 def _source(push: str, path: str, given: Any) -> Source:
     match given:
-        case ColumnSource() | Constant() | RowTemplate() | Association():
+        case ColumnSource() | Constant() | RowTemplate() | Association() | Computed():
             return given
         case str():
             return ColumnSource(given)
+        case _ if callable(given):
+            return Computed(given)
         case {"value": value, **rest} if not rest:
             return Constant(value)
         case {"template": str(text), **rest} if not rest:
@@ -323,9 +361,29 @@ def _association(
 
 def _template(push: str, path: str, text: str) -> RowTemplate:
     try:
-        parts = [part for part in Formatter().parse(text) if part[1] is not None]
+        parsed = list(Formatter().parse(text))
     except ValueError:
-        parts = [("", "", "", "")]
-    if not parts or any(not name or spec or way for _, name, spec, way in parts):
+        parsed = []
+    parts = tuple(
+        TemplatePart(before)
+        if name is None
+        else _template_part(push, path, before, name, spec or "")
+        for before, name, spec, _ in parsed
+    )
+    columns = [part.column for part in parts if part.column is not None]
+    if not columns or not all(columns) or any(way for *_, way in parsed):
         raise UsageError(f"{push}: {path}: a template is text with {{column}} in it.")
-    return RowTemplate(text)
+    return RowTemplate(parts)
+
+
+def _template_part(push: str, path: str, text: str, name: str, spec: str) -> TemplatePart:
+    """The part of `{column|filter|default:TEXT}`, of which Python takes the colon for a format."""
+    column, *filters = f"{name}:{spec}".split("|") if spec else name.split("|")
+    default = None
+    if filters and filters[-1].startswith("default:"):
+        default = filters.pop().partition(":")[2]
+    if ":" in column or not TEXT_FILTERS.keys() >= {*filters}:
+        raise UsageError(
+            f"{push}: {path}: in a template, a column can be followed by |{', |'.join(TEXT_FILTERS)}, and at last |default:TEXT."
+        )
+    return TemplatePart(text, column, tuple(filters), default)

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from functools import cache
 from math import isfinite
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import InvalidParameter, UsageError
@@ -20,7 +21,15 @@ from ..checks import check, check_metadata
 from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Params, convert, is_moderate, unknown
 from ..unchanged import changed, completed, empty_only
-from .definition import Association, ColumnSource, Constant, Definition, RowTemplate, Source
+from .definition import (
+    Association,
+    ColumnSource,
+    Computed,
+    Constant,
+    Definition,
+    RowTemplate,
+    Source,
+)
 from .log import KEY_SEPARATOR, MARKER, content_of
 
 SourceRow = Mapping[str, Any]
@@ -286,9 +295,9 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
             values = {name: blank_to_null(record.get(name)) for name in source.columns}
             for name, value in values.items():
                 _check_part(path, name, value)
-            return (
-                None if any(value is None for value in values.values()) else source.filled(values)
-            )
+            return source.filled(values)
+        case Computed():
+            return _computed(path, source, record)
         case Association():
             value = blank_to_null(record[source.column])
             if not isinstance(value, Hashable):
@@ -301,6 +310,15 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
         case ColumnSource():
             value = blank_to_null(record[source.name])
             return value if value is None else _converted(path, source.convert, value)
+
+
+def _computed(path: str, source: Computed, record: SourceRow) -> Any:
+    try:
+        return blank_to_null(source.work(MappingProxyType(record)))
+    except Exception as fault:  # its words can hold what the row holds
+        raise InvalidParameter(
+            f"{path}: its function raises {type(fault).__name__} for this row.", path
+        ) from None
 
 
 def _check_part(path: str, column: str, value: Any) -> None:
