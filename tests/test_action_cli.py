@@ -54,6 +54,26 @@ def test_an_upsert_is_planned_done_and_then_skipped(shell: Shell) -> None:
     assert created["object"]["metadata"] == {"plan": "pro"} and again["id"] == created["id"]
 
 
+@pytest.mark.checklist("N3")
+@pytest.mark.parametrize(
+    "command",
+    [("action", "customers", "list"), ("push", "reset", "crm"), ("sync", "--dry-run")],
+)  # fmt: skip
+def test_a_key_has_a_name_by_which_a_command_takes_it(
+    shell: Shell, command: tuple[str, ...]
+) -> None:
+    (shell.folder / "pushes.toml").write_text(
+        '[push.crm]\nobject = "customers"\nkey = "id"\nmatch = "email"\n'
+    )
+    keys = {"SOURCES__STRIPE_FEED__ACME__API_KEY": shell.box.key, "STRIPE_SECRET_KEY": "rk_test_x"}
+    assert shell.run(*command, "--profile", "acme", **keys).code == 0
+    assert shell.run(*command, STRIPE_FEED_PROFILE="acme", **keys).code == 0
+    assert shell.run(*command, **keys).code == 3
+    unknown = shell.run(*command, "--profile", "none", **keys)
+    assert (unknown.code, "no key of the profile none" in unknown.err) == (3, True)
+    assert shell.run(*command, "--profile", "a b", **keys).code == 2
+
+
 @pytest.mark.checklist("SP20")
 def test_a_tax_id_is_created_shown_and_deleted(shell: Shell) -> None:
     customer = result(shell.run(*CUSTOMER, "create", "--set", f"email={EMAIL}", "--json"))["id"]

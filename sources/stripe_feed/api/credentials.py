@@ -94,10 +94,23 @@ def read_key(file: str) -> str:
     return key
 
 
-def _configured_key() -> str | None:
+def key_of_profile(profile: str) -> str:
+    """Return the key of a profile, from dlt's secrets. Raises `SetupError` if there is none."""
+    if not re.fullmatch(r"\w{1,40}", profile, re.ASCII):
+        raise UsageError("The name of a profile has 1 to 40 letters, digits or _.")
+    key = _configured_key(f"{profile}.")
+    if not key:
+        raise SetupError(
+            f"There is no key of the profile {profile}. Put api_key under [sources.stripe_feed.{profile}] in "
+            f".dlt/secrets.toml, or set SOURCES__STRIPE_FEED__{profile.upper()}__API_KEY."
+        )
+    return key
+
+
+def _configured_key(section: str = "") -> str | None:
     import dlt
 
-    key: str | None = dlt.secrets.get("sources.stripe_feed.api_key", str)
+    key: str | None = dlt.secrets.get(f"sources.stripe_feed.{section}api_key", str)
     return key
 
 

@@ -96,6 +96,16 @@ KeyFile = Annotated[
         help="File with the API key, - for stdin; by default the key comes from dlt's secrets or STRIPE_SECRET_KEY.",
     ),
 ]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        envvar="STRIPE_FEED_PROFILE",
+        show_envvar=False,
+        help="Use the API key of this name: api_key under [sources.stripe_feed.NAME] in dlt's secrets; or STRIPE_FEED_PROFILE.",
+    ),
+]
 AllowBase = Annotated[
     bool,
     typer.Option(
@@ -158,13 +168,16 @@ class ClientOptions:
     allow_api_base: AllowBase = False
     api_version: Version = None
     api_key_file: KeyFile = None
+    profile: Profile = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that these options stand for, with the key that the file holds."""
         from ..api.client import API_VERSION
 
         arguments = asdict(self)
-        arguments["api_key"] = read_key_file(arguments.pop("api_key_file"))
+        arguments["api_key"] = find_named_key(
+            arguments.pop("api_key_file"), arguments.pop("profile")
+        )
         arguments["api_version"] = self.api_version or API_VERSION
         return arguments
 
@@ -197,11 +210,13 @@ class RequestOptions(ClientOptions):
     ] = None
 
 
-def read_key_file(file: str | None) -> str | None:
-    """The API key in the file of `--api-key-file`; None without the option."""
-    from ..api.credentials import read_key
+def find_named_key(file: str | None, profile: str | None) -> str | None:
+    """The API key in the file of `--api-key-file`, or of `--profile`; None without these options."""
+    from ..api.credentials import key_of_profile, read_key
 
-    return None if file is None else read_key(file)
+    if file is not None:
+        return read_key(file)
+    return None if profile is None else key_of_profile(profile)
 
 
 def split_names(given: Iterable[str] | None, option: str = "--resources") -> list[str] | None:

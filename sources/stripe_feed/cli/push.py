@@ -18,7 +18,7 @@ import typer
 from ..errors import SetupError, StripeFeedError, UsageError
 from ..wording import counted
 from . import command as cli_command
-from .options import AllowBase, Json, KeyFile, LocalCopyOptions, Rps, read_key_file
+from .options import AllowBase, Json, KeyFile, LocalCopyOptions, Profile, Rps, find_named_key
 from .output import echo_err, escape_control, format_time, print_json
 
 if TYPE_CHECKING:
@@ -132,12 +132,14 @@ class _ClientOptions:
     """How a command asks Stripe who it is."""
 
     api_key_file: KeyFile = None
+    profile: Profile = None
     allow_api_base: AllowBase = False
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `open_push` that these options stand for."""
         arguments = asdict(self)
-        return {"api_key": read_key_file(arguments.pop("api_key_file")), **arguments}
+        file, profile = arguments.pop("api_key_file"), arguments.pop("profile")
+        return {"api_key": find_named_key(file, profile), **arguments}
 
 
 @dataclass(frozen=True, slots=True)
