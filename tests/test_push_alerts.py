@@ -200,6 +200,29 @@ def test_a_trigger_names_what_it_waits_for(tmp_path: Path) -> None:
     assert "pushes has no documented field 'status'; did you mean 'state'?" in warning
 
 
+BY_MAIL_AND_PAGER = """
+[[trigger]]
+name = "mail"
+resource = "pushes"
+deliver = { command = "PATH=.:$PATH mail -s 'A push' ops@example.com", template = "{after.id} is {after.state}. {after.error}" }
+
+[[trigger]]
+name = "pager"
+resource = "pushes"
+transition = { state = { to = ["warning", "failed"] } }
+
+[trigger.deliver]
+file = "pager.jsonl"
+template = { routing_key = "R1", event_action = "trigger", dedup_key = "{after.id}", payload = { summary = "The push {after.id} is {after.state}", source = "stripe-feed", severity = "error" } }
+
+[[trigger]]
+name = "pager-done"
+resource = "pushes"
+transition = { state = { to = "recovered" } }
+deliver = { file = "pager.jsonl", template = { routing_key = "R1", event_action = "resolve", dedup_key = "{after.id}" } }
+"""
+
+
 def alerts() -> list[str]:
     lines = Path("alerts.jsonl").read_text().splitlines() if Path("alerts.jsonl").exists() else []
     assert not [line for line in lines if "canary" in line.lower()]
@@ -209,7 +232,9 @@ def alerts() -> list[str]:
 @pytest.mark.checklist("H17 H18")
 def test_two_failing_runs_alert_once_and_recovery_once(tmp_path: Path) -> None:
     with push_shell(tmp_path) as shell:
-        Path("triggers.toml").write_text(TRIGGERS)
+        Path("mail").write_text('#!/bin/sh\necho "$@" >> mails\ncat >> mails\n')
+        Path("mail").chmod(0o755)
+        Path("triggers.toml").write_text(TRIGGERS + BY_MAIL_AND_PAGER)
         deliver(shell)
         for expected in (["push.warning"], ["push.warning"]):
             assert shell.run("push", "run").code == 4
@@ -222,6 +247,13 @@ def test_two_failing_runs_alert_once_and_recovery_once(tmp_path: Path) -> None:
         assert shell.run("push", "run").code == 0
         deliver(shell)
         assert alerts() == ["push.warning", "push.failed", "push.recovered"]
+    mails = Path("mails").read_text().splitlines()
+    assert mails[:2] == ["-s A push ops@example.com", '"crm is warning. "']
+    assert len(mails) == 6
+    events = [json.loads(line) for line in Path("pager.jsonl").read_text().splitlines()]
+    assert sorted((one["event_action"], one["dedup_key"]) for one in events) == [
+        ("resolve", "crm"), ("trigger", "crm"), ("trigger", "crm"),
+    ]  # fmt: skip
 
 
 def test_sync_tells_what_a_kill_kept_from_being_told(
