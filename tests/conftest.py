@@ -188,10 +188,11 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for another process does not rest in between, so that the longest wait takes no
-    time.
+    """Whoever waits for another process does not rest in between, and asks rarely, so that the
+    longest wait takes no time.
     """
     monkeypatch.setattr("stripe_feed.destination.locks.pause", lambda: None)
+    monkeypatch.setattr("stripe_feed.destination.locks.POLL_INTERVAL", 5.0)
 
 
 def _build_commands_once() -> None:

@@ -24,10 +24,13 @@ from unittest.mock import Mock
 
 import duckdb
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from rich.console import Console
 
 from stripe_feed.api.client import API_VERSION
 from stripe_feed.cli import action, main, serve, triggers
+from stripe_feed.cli.demo import remove_earlier_demo
 from stripe_feed.cli.models import report
 from stripe_feed.cli.output import command_name, escape_control, log_to_stderr
 from stripe_feed.cli.progress import (
@@ -37,9 +40,11 @@ from stripe_feed.cli.progress import (
     Progress,
     RequestMonitor,
 )
+from stripe_feed.errors import SetupError
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sandbox.__main__ import make_parser
 from stripe_feed.sync_run import Synced
 from tests.commands import COMMAND, STAMP, Shell, ended, shell_of
 from tests.core import CORE, CORE_TABLES
@@ -66,7 +71,7 @@ HEAVY = ["dlt", "duckdb", "msgspec", "pendulum", "pyarrow", "rich", "stripe", "u
 
 @pytest.fixture(scope="module")
 def box() -> Sandbox:
-    return Sandbox(seed=3, customers=60)
+    return Sandbox(seed=3, customers=12)
 
 
 @pytest.fixture(scope="module")
@@ -601,15 +606,20 @@ def test_a_key_file_wins_over_dlt_which_wins_over_the_environment(copy: Shell) -
 
 
 def test_the_key_comes_from_dlt_s_secrets_file(copy: Shell) -> None:
-    """dlt reads the file when it is imported, so in a process of its own."""
+    """dlt reads the file when it is imported, and does so once more here."""
     (copy.folder / ".dlt").mkdir()
     (copy.folder / ".dlt" / "secrets.toml").write_text(
         f'[sources.stripe_feed]\napi_key = "{copy.box.key}"\n'
     )
+    context = Container()[PluggableRunContext]
 
-    said = copy.apart("sync", "--dry-run", STRIPE_SECRET_KEY=None)
+    without = copy.run("sync", "--dry-run", STRIPE_SECRET_KEY=None)
+    context.reload_providers()
+    said = copy.run("sync", "--dry-run", STRIPE_SECRET_KEY=None)
+    (copy.folder / ".dlt" / "secrets.toml").unlink()
+    context.reload_providers()
 
-    assert said.code == 0, said.err
+    assert (without.code, said.code) == (3, 0), said.err
 
 
 @pytest.mark.parametrize(
@@ -1023,6 +1033,22 @@ def _timeless(text: str) -> str:
     return re.sub(r"\d+\.\d s|127\.0\.0\.1:\d+", "…", text)
 
 
+def test_only_the_files_of_an_earlier_demo_are_removed(copy: Shell) -> None:
+    """Another account's data is none, nor is a file with a schema of its owner's."""
+    with duckdb.connect("mine.duckdb") as connection:
+        connection.execute("create schema stripe; create schema own; create table own.t (n int)")
+    mine, loaded = Path("mine.duckdb"), Path("stripe_feed.duckdb")
+
+    for file, account in ((loaded, "acct_other"), (mine, copy.box.account_id)):
+        before = file.read_bytes()
+        words = f"{file.name} holds data that is not from a demo. Choose another --database."
+        with pytest.raises(SetupError, match=f"^{re.escape(words)}$"):
+            remove_earlier_demo(file, account)
+        assert file.read_bytes() == before
+    remove_earlier_demo(loaded, copy.box.account_id)
+    assert mine.exists() and not loaded.exists()
+
+
 def test_the_demo_leaves_a_foreign_file_alone(copy: Shell) -> None:
     content = (copy.folder / "stripe_feed.duckdb").read_bytes()
     with duckdb.connect("mine.duckdb") as connection:
@@ -1094,12 +1120,20 @@ def test_the_sandbox_explains_its_options(shell: Shell) -> None:
         (["--latency", "much"], "argument --latency: 'much' is not a number of at least 0"),
     ],
 )
-def test_wrong_options_of_the_sandbox_are_usage(
-    shell: Shell, arguments: list[str], words: str
+def test_wrong_options_of_the_sandbox_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
-    said = shell.run("sandbox", *arguments)
+    with pytest.raises(SystemExit) as end:
+        make_parser().parse_args(arguments)
 
-    assert (said.code, said.err) == (2, f"error: {words}. See `stripe-feed sandbox --help`.\n")
+    assert (end.value.code, capsys.readouterr().err) == (2, f"{words}\n")
+
+
+def test_wrong_options_of_the_sandbox_are_usage(shell: Shell) -> None:
+    said = shell.run("sandbox", "--nonsense")
+
+    line = "error: unrecognized arguments: --nonsense. See `stripe-feed sandbox --help`.\n"
+    assert (said.code, said.err) == (2, line)
 
 
 # -- progress

@@ -93,7 +93,7 @@ def test_two_runs(destination: Any, tmp_path: Path, caplog: pytest.LogCaptureFix
     """Everything equals the account after the first run, and after a second one that changes rows;
     a third writes nothing.
     """
-    box = Sandbox(seed=11, customers=150)
+    box = Sandbox(seed=11, customers=40)
     ids = young(box)
     with copy_of(box, tmp_path) as copy, dlt_settings():
         pipeline = dlt.pipeline(
@@ -289,15 +289,15 @@ def test_an_index_waits_for_nobody(
         pipeline = dlt.pipeline(
             "busy", destination=server, dataset_name="busy", pipelines_dir=str(tmp_path / "dlt")
         )
-        pipeline.run(copy.source())
+        pipeline.run(copy.source(resources="customers"))
         other.cursor().execute("lock table busy.customers in row exclusive mode")
         box.create("customers")
         box.advance(400)
-        pipeline.run(copy.source())
-        assert_true(pipeline, box)
+        pipeline.run(copy.source(resources="customers"))
+        assert_true(pipeline, box, ["customers"])
         assert "customers (id)" not in indexed(pipeline)
         other.rollback()
-        pipeline.run(copy.source())
+        pipeline.run(copy.source(resources="customers"))
         assert "customers (id)" in indexed(pipeline)
 
 
@@ -399,7 +399,7 @@ def test_a_worker_whose_disk_is_gone_goes_on(postgres: str, tmp_path: Path) -> N
     with box.serve() as url:
         for name in ("First", "Second"):
             pipeline.run(
-                stripe_source(api_key=box.key, api_base=url, max_rps=2000, endpoint_rps=2000)
+                stripe_source(resources="customers", api_key=box.key, api_base=url, **FAST)
             )
             box.advance(400)
             for id in ids if name == "First" else ():

@@ -28,6 +28,7 @@ EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea"
 NAMED = reference_key("email", EMAIL)  # a digest, as the address itself is not kept
 COPY = "copy.duckdb"
+TABLES = ("customers", "subscriptions", "invoices")
 
 
 @pytest.fixture
@@ -60,13 +61,13 @@ def jane(box: Sandbox, shell: Shell, made: dict[str, bytes]) -> str:
         and any(invoice["customer"] == one["customer"] for invoice in box.objects("invoices").values())
     )  # fmt: skip
     if not made:
-        sync(database=COPY)
+        sync(database=COPY, resources=TABLES)
     write(box, customer, "first")
     if made:
         for name, content in made.items():
             Path(name).write_bytes(content)
     else:
-        sync(database=COPY)
+        sync(database=COPY, resources=TABLES)
         made |= {name: Path(name).read_bytes() for name in (COPY, "copy.feed.sqlite")}
     return str(customer)
 
@@ -156,12 +157,12 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     clean = [held()]
 
     box.advance(120)
-    sync(database=COPY)  # the events of the deletion bring whole objects
+    sync(database=COPY, resources=TABLES)  # the events of the deletion bring whole objects
     with duckdb.connect(COPY, read_only=True) as db:
         assert db.execute("select deleted_at is not null, name, email from stripe.customers where id = ?", [jane]).fetchall() == [(True, None, None)]  # fmt: skip
         assert db.execute("select distinct status from stripe.subscriptions where customer = ?", [jane]).fetchall() == [("canceled",)]  # fmt: skip
     clean.append(held())
-    done = sync(database=COPY, reconcile=True)
+    done = sync(database=COPY, resources=TABLES, reconcile=True)
     assert "changes" not in done.rows  # it fires nothing, though what is erased differs
     clean.append(held())
     sync(database=COPY, full_refresh=True)
@@ -198,7 +199,7 @@ def test_only_here_leaves_stripe_alone(box: Sandbox, shell: Shell, jane: str) ->
     assert "at Stripe kept" in said.out
     assert len(box.events) == events
     write(box, jane, "again")
-    sync(database=COPY)
+    sync(database=COPY, resources=TABLES)
     assert NAME not in held()
 
 
