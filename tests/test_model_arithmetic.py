@@ -29,7 +29,8 @@ def test_an_amount_in_text_is_exact() -> None:
     found = evaluated("amount_of", "t", [(f"'{text}'",) for text in [*texts, "0"]], "t")
 
     assert found == [Decimal(text) for text in [*texts, "0"]]
-    assert evaluated("amount_of", "t", [("null::varchar",)], "t") == [None]
+    odd = [("null::varchar",), ("'abc'",), ("''",), ("'1e30'",), ("'1,5'",)]
+    assert evaluated("amount_of", "t", odd, "t") == [None] * 5
 
 
 def test_an_amount_is_rounded_half_away_from_zero() -> None:

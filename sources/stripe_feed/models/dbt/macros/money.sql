@@ -13,10 +13,11 @@
 {# numerator / denominator, both at least 0, rounded half up to an integer. #}
 {% macro rounded(numerator, denominator) %}{{ whole_div('2 * (' ~ numerator ~ ') + (' ~ denominator ~ ')', '2 * (' ~ denominator ~ ')') }}{% endmacro %}
 
-{# An amount that is given as text. DuckDB reads wide decimals slowly: those that fit into a narrow one go through it. #}
+{# An amount that is given as text; null where DuckDB or Postgres cannot read it, so that one odd price stops no model. DuckDB reads wide decimals slowly: those that fit into a narrow one go through it. #}
 {% macro amount_of(text) %}{{ return(adapter.dispatch('amount_of', 'stripe_feed')(text)) }}{% endmacro %}
 {% macro default__amount_of(text) %}cast({{ text }} as {{ type_amount() }}){% endmacro %}
-{% macro duckdb__amount_of(text) %}case when regexp_full_match({{ text }}, '-?[0-9]{1,12}([.][0-9]{1,6})?') then cast(cast({{ text }} as decimal(18, 6)) as {{ type_amount() }}) else cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
+{% macro duckdb__amount_of(text) %}case when regexp_full_match({{ text }}, '-?[0-9]{1,12}([.][0-9]{1,6})?') then cast(cast({{ text }} as decimal(18, 6)) as {{ type_amount() }}) else try_cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
+{% macro postgres__amount_of(text) %}case when {{ text }} ~ '^-?[0-9]{1,26}([.][0-9]+)?([eE]-[0-9]{1,2})?$' then cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
 
 {# An amount rounded half away from zero to an integer; on DuckDB by the same way round. #}
 {% macro whole(amount) %}{{ return(adapter.dispatch('whole', 'stripe_feed')(amount)) }}{% endmacro %}
