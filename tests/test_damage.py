@@ -75,6 +75,12 @@ def damage(copy: Copy, *statements: str) -> None:
         copy.select(statement)
 
 
+def test_a_table_of_dlt_that_is_gone_is_made_again(copy: Copy) -> None:
+    damage(copy, "drop table stripe._dlt_pipeline_state")
+    copy.sync()
+    copy.check()
+
+
 @pytest.mark.parametrize(
     "how", ["drop table stripe.{}", "delete from stripe.{}"], ids=["dropped", "emptied"]
 )
