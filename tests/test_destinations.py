@@ -270,7 +270,18 @@ def test_on_postgres_two_runs_cannot_double_a_row(
         refused = refused_error(raised.value, "postgres", "once")
         assert (type(refused), str(refused)) == (
             TryLater,
-            "postgres cannot load plans: another run wrote to it at the same time. Run again.",
+            "postgres cannot load plans: another run wrote to it at the same time, or a rule, a trigger or a policy "
+            "there keeps old rows. Run again. Drop that where this stays.",
+        )
+        with client:
+            client.execute_sql(
+                "create role nobody; grant usage on schema once to nobody; set role nobody"
+            )
+            with pytest.raises(DatabaseTerminalException) as raised:
+                client.execute_sql("select 1 from once.plans")
+        assert str(refused_error(raised.value, "postgres", "once")) == (
+            "postgres cannot go on: the user lacks a right (plans). "
+            "Let the owner grant it, or make this user the owner, then run again."
         )
 
 

@@ -41,6 +41,11 @@ class Reason:
 UNIQUE_INDEX = Reason("a unique index or constraint{} refuses rows that Stripe has", "Drop it")
 OWN_INDEX_SUFFIX = "_once"  # the end of the names of stripe-feed's own unique indexes
 CONCURRENT_WRITE = Reason("another run wrote to it at the same time", is_temporary=True)
+KEPT_ROWS = Reason(
+    "another run wrote to it at the same time, or a rule, a trigger or a policy there keeps old rows",
+    "Drop that where this stays",
+    is_temporary=True,
+)
 CONSTRAINT = Reason("a check, a trigger or a foreign key{} refuses rows that Stripe has", "Drop it")
 _NOT_NULL = Reason(
     "a column that may not be null{} gets no value",
@@ -50,6 +55,9 @@ DEPENDENCY = Reason("something else{} depends on it", "Drop that")
 PRIVILEGE = Reason(
     "the user lacks a right",
     "Let it create schemas, or create {dataset} and {dataset}_staging for it with the right to create and write tables in both",
+)
+PRIVILEGE_ON_TABLE = Reason(
+    "the user lacks a right{}", "Let the owner grant it, or make this user the owner"
 )
 PRIVILEGE_ON_FILES = Reason(
     "the user lacks a right", "Let it list, read, write and delete files below bucket_url"
@@ -283,14 +291,16 @@ def refused_error(fault: BaseException, name: str, dataset: str) -> StripeFeedEr
     """The error for a load or a select that a destination refused, with the table if it is known."""
     reason, cause = find_reason(fault) or (UNKNOWN, causes_of(fault)[-1])
     if reason is UNIQUE_INDEX and failed_object(cause).endswith(f"{OWN_INDEX_SUFFIX})"):
-        reason = CONCURRENT_WRITE
+        reason = KEPT_ROWS
+    if reason is PRIVILEGE and failed_object(cause):
+        reason = PRIVILEGE_ON_TABLE
     table = failed_table(fault)
     what = f"{name} cannot load {table}" if table else f"{name} cannot go on"
     text = reason.text.format(failed_object(cause))
     if reason is UNKNOWN:
         text += f" ({error_code(cause)})"
     if reason.is_temporary:
-        return TryLater(f"{what}: {text}. Run again.")
+        return TryLater(f"{what}: {text}. Run again.{reason.fix and f' {reason.fix}.'}")
     return SetupError(f"{what}: {text}. {reason.fix.format(dataset=dataset)}, then run again.")
 
 
@@ -316,14 +326,23 @@ def failed_table(fault: BaseException) -> str:
 
 
 def failed_object(fault: BaseException) -> str:
-    """The index, view or column that a driver names, in brackets; other parts of its text can hold
+    """The index, view, table or column that a driver names, in brackets; other parts of its text can hold
     values.
     """
     diag = getattr(fault, "diag", None)
     if diag is not None:
         detail = str(diag.message_detail or "") if getattr(fault, "pgcode", "") == "2BP01" else ""
         views = re.findall(r"^((?:materialized )?[a-z]+ \S+) depends on", detail, re.MULTILINE)
-        name = ", ".join(views) or diag.constraint_name or diag.column_name
+        denied = re.match(
+            r"(?:permission denied for|must be owner of) (?:table|relation|view) (\S+)$",
+            str(diag.message_primary or ""),
+        )
+        name = (
+            ", ".join(views)
+            or diag.constraint_name
+            or diag.column_name
+            or (denied[1] if denied else "")
+        )
     else:
         match = re.match(
             r"(?:Constraint Error: )?(?:UNIQUE|NOT NULL) constraint failed: ([\w., ]+)$", str(fault)
