@@ -29,7 +29,13 @@ def test_an_amount_in_text_is_exact() -> None:
     found = evaluated("amount_of", "t", [(f"'{text}'",) for text in [*texts, "0"]], "t")
 
     assert found == [Decimal(text) for text in [*texts, "0"]]
-    odd = [("null::varchar",), ("'abc'",), ("''",), ("'1e30'",), ("'1,5'",)]
+    odd: list[tuple[object, ...]] = [
+        ("null::varchar",),
+        ("'abc'",),
+        ("''",),
+        ("'1e30'",),
+        ("'1,5'",),
+    ]
     assert evaluated("amount_of", "t", odd, "t") == [None] * 5
 
 
