@@ -188,7 +188,7 @@ def test_two_rows_never_are_one_object(crm: Pushing) -> None:
 
 
 def test_two_rows_with_one_key_stop_the_run(crm: Pushing) -> None:
-    with pytest.raises(UsageError, match="two rows have one key"):
+    with pytest.raises(UsageError, match="rows 1 and 2 have one key"):
         crm.run([A, {**B, "email": "b@example.com"}])
     assert crm.writes() == []
 

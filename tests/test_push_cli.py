@@ -149,4 +149,4 @@ def test_a_push_without_a_query_needs_python(shell: Shell) -> None:
     text = "\n".join(line for line in FILE.splitlines() if not line.startswith("query"))
     (shell.folder / "pushes.toml").write_text(text)
     said = shell.run("push", "run")
-    assert (said.code, "query is missing" in said.err) == (2, True)
+    assert (said.code, "the rows are missing" in said.err) == (2, True)

@@ -45,6 +45,33 @@ def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[s
     return params
 
 
+PRICE = {"currency": "eur", "product": "prod_1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"unit_amount": -5}, "unit_amount is not negative"),
+        ({"unit_amount_decimal": "-0.5"}, "unit_amount_decimal is not negative"),
+        ({"unit_amount_decimal": Decimal("0.1234567890123")}, "takes a decimal number as text"),
+        ({"unit_amount": 5, "currency": "euro"}, "currency is a code of three letters"),
+        ({"unit_amount": 5, "currency": "eur "}, "currency is a code of three letters"),
+        ({"unit_amount_decimal": Decimal("0.50000000000000000000")}, ""),
+    ],
+)
+def test_a_price_that_stripe_would_refuse_is_rejected_before_it_is_sent(
+    given: dict[str, Any], says: str
+) -> None:
+    row = {"id_": 1, **PRICE, **given}
+    definition = push(object="prices", match=None, mode="insert")
+    wanted = wanted_of(definition, push_fields(definition, row), row)
+    if not says:
+        assert params_for(definition, wanted, "create")["unit_amount_decimal"] == "0.5"
+        return
+    with pytest.raises(InvalidParameter, match=says):
+        params_for(definition, wanted, "create")
+
+
 @pytest.mark.checklist("H7 H21 N36")
 @pytest.mark.parametrize(
     ("fields", "record", "sent"),
@@ -57,6 +84,8 @@ def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[s
         ({"name": {"template": "{first} {last}"}}, {"first": "J", "last": " "}, {}),
         ({"name": {"template": "{first|trim|title} {last|upper}"}}, {"first": " jo ", "last": "d"}, {"name": "Jo D"}),
         ({"name": {"template": "Dear {nick|default:friend: you}"}}, {"nick": None}, {"name": "Dear friend: you"}),
+        ({"preferred_locales": {"column": "l", "as": "json"}}, {"l": '["de"]'}, {"preferred_locales": ["de"]}),
+        ({"metadata.l": {"column": "l", "as": "json"}}, {"l": {"b": ["ü"], "a": 1}}, {"metadata": {"l": '{"a": 1, "b": ["ü"]}'}}),
         ({"phone": {"template": "+{p|digits}"}}, {"p": "(49) 30-1"}, {"phone": "+49301"}),
         ({"name": lambda row: f"{row['a']} of {row['b']}"}, {"a": 1, "b": 2}, {"name": "1 of 2"}),
         ({"name": lambda row: " "}, {}, {}),
@@ -106,6 +135,9 @@ def test_a_column_that_a_row_lacks_says_nothing() -> None:
         ({"balance": {"column": "b", "as": "integer"}}, {"b": True}, "does not convert as integer"),
         ({"validate": {"column": "v", "as": "boolean"}}, {"v": "maybe"}, "does not convert as boolean"),
         ({"phone": "p"}, {"p": 49123}, "phone takes text"),
+        ({"address": {"column": "a", "as": "json"}}, {"a": "{x"}, "does not convert as json"),
+        ({"name": "n"}, {"n": "a\0b"}, "name holds a character that no text has"),
+        ({"address.country": "c"}, {"c": "Germany"}, "address.country is a code of two letters, such as DE"),
         ({"name": "n"}, {"n": "4242 4242 4242 4242"}, "looks like a card number"),
         ({"metadata.k": "v"}, {"v": "x" * 501}, "at most 500 characters"),
         ({"metadata.k": "v"}, {"v": ["x"]}, r"metadata.k takes text"),

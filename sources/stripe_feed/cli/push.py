@@ -109,10 +109,15 @@ class _PushFile(LocalCopyOptions):
     def rows(self, definition: Definition) -> Iterator[dict[str, Any]]:
         """The rows of a push, read when they are needed: a run whose query fails is on record."""
         from ..write.push.rows import query_rows
+        from ..write.push_files import STDIN, file_rows
 
+        if definition.file is not None:
+            beside = Path() if definition.file == STDIN else Path(self.file).parent
+            yield from file_rows(beside / definition.file, definition.encoding)
+            return
         if definition.query is None:
             raise UsageError(
-                f"{definition.name}: query is missing, a select on the copy that gives the rows."
+                f"{definition.name}: the rows are missing: query, a select on the copy, or file, such as a CSV."
             )
         yield from query_rows(definition.query, self.database, self.destination, self.dataset)
 

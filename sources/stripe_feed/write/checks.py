@@ -116,7 +116,18 @@ def _is_statement(text: str) -> bool:
     return len(text) <= LONGEST_STATEMENT and not re.search(r"[<>\\'\"]", text)
 
 
+_CURRENCY = (
+    re.compile(r"[A-Za-z]{3}").fullmatch,
+    "{path} is a code of three letters, such as eur.",
+)
+_COUNTRY = (
+    re.compile(r"(?:[A-Za-z]{2})?").fullmatch,
+    "{path} is a code of two letters, such as DE.",
+)
 _FORMS: dict[str, tuple[_Form, str]] = {
+    "currency": _CURRENCY,
+    "address.country": _COUNTRY,
+    "shipping.address.country": _COUNTRY,
     "email": (lambda text: not text or EMAIL.fullmatch(text), "{path} is no e-mail address."),
     "invoice_prefix": (
         re.compile(r"[A-Z0-9]{1,12}").fullmatch, "{path} has 1 to 12 capital letters or digits.",
@@ -133,6 +144,8 @@ def _check_text(path: str, rules: tuple[_Form | None, str, int, bool], text: str
     test, sentence, longest, could_be_card = rules
     if test is not None and not test(text):
         raise InvalidParameter(sentence, path)
+    if "\0" in text:
+        raise InvalidParameter(f"{path} holds a character that no text has (NUL).", path)
     if len(text) > longest:
         raise InvalidParameter(f"{path} has at most {longest:,} characters.", path)
     if could_be_card and holds_card_number(text):
@@ -222,6 +235,9 @@ def _when(name: str, value: object, *needed: str) -> _Rule:
 
 def _price_amount(params: _Params) -> str | None:
     names = ("unit_amount", "unit_amount_decimal", "custom_unit_amount")
+    for name in names[:2]:
+        if str(params.get(name, "")).startswith("-"):
+            return f"{name} is not negative."
     if params.get("billing_scheme") == "tiered":
         if "recurring" not in params:
             return "A tiered price needs recurring.interval."

@@ -250,6 +250,10 @@ def _parsed(text: str) -> date | None:
     return None
 
 
+_MOST_DECIMALS = 12
+_DECIMAL = re.compile(rf"-?\d{{1,18}}(?:\.\d{{1,{_MOST_DECIMALS}}})?", re.ASCII)
+
+
 def _decimal(path: str, value: Any) -> str | None:
     match value:
         case bool() | float():
@@ -257,8 +261,12 @@ def _decimal(path: str, value: Any) -> str | None:
         case int() if abs(value) < _LARGEST:
             return str(value)
         case Decimal() if is_moderate(value):
-            return format(value, "f")
-        case str() if re.fullmatch(r"-?\d{1,18}(?:\.\d{1,12})?", value, re.ASCII):
+            is_long = (
+                -int(value.as_tuple().exponent) > _MOST_DECIMALS
+            )  # numeric(38, 20) of a database
+            text = format(value.normalize() if is_long else value, "f")
+            return text if _DECIMAL.fullmatch(text) else None
+        case str() if _DECIMAL.fullmatch(value):
             return value
     return None
 

@@ -61,13 +61,15 @@ def _read(push: Definition, records: list[Row], table: Table) -> dict[str, Wante
     """What each row says, by key; rows that cannot be sent are rejected."""
     fields = push_fields(push, columns_of(records) if records else push.columns)
     wanted: dict[str, Wanted] = {}
+    numbers: dict[str, int] = {}
     for number, record in enumerate(records, 1):
         key = f"(row {number})"
         try:
             key = row_key(push, record)
-            if key in wanted or key in table.rejected:
+            if (twin := numbers.setdefault(key, number)) != number:
                 raise UsageError(
-                    f"{push.name}: two rows have one key ({', '.join(push.key)}). Nothing was sent: make it unique."
+                    f"{push.name}: the rows {twin} and {number} have one key ({', '.join(push.key)}). "
+                    "Nothing was sent: make it unique."
                 )
             wanted[key] = wanted_of(push, fields, record, key)
         except InvalidParameter as error:

@@ -62,9 +62,9 @@ TEXT_FILTERS: dict[str, Callable[[str], str]] = {
     "digits": lambda text: "".join(filter(str.isdigit, text)),
 }
 """What a template can do to the text of a column."""
-CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds")
-"""What a value is made into before it is checked: `utc` gives a time without a zone one, and
-`milliseconds` become seconds.
+CONVERSIONS = ("text", "integer", "boolean", "utc", "milliseconds", "json")
+"""What a value is made into before it is checked: `utc` gives a time without a zone one, `milliseconds`
+become seconds, and `json` makes text of lists and hashes, and the reverse.
 """
 
 
@@ -162,6 +162,8 @@ class Definition:
     match: str | None = None
     map: Mapping[str, Source] | None = None
     query: str | None = None
+    file: str | None = None
+    encoding: str = "utf-8"
     nulls: Nulls = "skip"
     if_several: PushIfSeveral = "error"
     only_if_empty: bool | tuple[str, ...] = False
@@ -190,6 +192,8 @@ class Definition:
         for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{self.name}: {name} is one of {', '.join(choices)}.")
+        if self.query is not None and self.file is not None:
+            raise UsageError(f"{self.name}: rows come from a query or from a file, not from both.")
         _check_match(self)
         _check_deletes(self)
         if self.only_if_empty and self.object not in FILLABLE:
@@ -299,6 +303,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "match": ((str,), "the name of a field"),
     "map": ((Mapping,), "a table of fields"),
     "query": ((str,), "a select on the copy"),
+    "file": ((str,), "the path of a file"),
+    "encoding": ((str,), "the name of an encoding"),
     "max_deletes": ((int,), "a whole number"),
     "max_delete_share": ((int, float), "a number"),
 }

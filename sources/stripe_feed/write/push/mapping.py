@@ -4,6 +4,7 @@ value means.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -352,6 +353,10 @@ def _converted(path: str, convert: str | None, value: Any) -> Any:
             result = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         case "utc" if isinstance(value, str):
             result = _utc(value)
+        case "json" if isinstance(value, str):
+            result = _parsed(value)
+        case "json" if isinstance(value, list | tuple | Mapping):
+            result = _dumped(value)
         case "milliseconds":
             number = _integer(value)
             result = number // 1000 if number is not None and number >= MILLISECONDS else None
@@ -373,6 +378,20 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, float):
         return int(value) if isfinite(value) and value == value // 1 else None
     return int(value) if re.fullmatch(r"-?\d{1,18}", str(value).strip(), re.ASCII) else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, parse_float=Decimal)
+    except (RecursionError, ValueError):
+        return None
+
+
+def _dumped(value: Any) -> str | None:
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except UNREADABLE:
+        return None
 
 
 def _utc(text: str) -> datetime | None:
