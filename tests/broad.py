@@ -191,6 +191,7 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_h1_a_stream_that_is_cut_off_200_times_loses_nothing": "test_changes_api.py::test_a_stream_goes_on_where_it_was_left",
     },
     "test_service.py": {
+        "test_sigterm_ends_it_in_the_middle_of_a_backfill": "test_service.py::test_it_ends_in_the_middle_of_a_backfill",
         "test_killed_again_and_again_it_loses_nothing": "test_delivery_kills.py::test_a_delivery_killed_at_any_point_loses_nothing",
     },
     "test_pipelines.py": {
@@ -238,6 +239,11 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     },
     "test_small_accounts.py": {
         "test_a_run_that_stops_after_any_yield_loses_nothing": ("1-True", "1-False"),
+        "test_what_becomes_visible_late_is_found_by_the_overlap": "test_incremental.py::test_the_look_back_bounds_how_late_an_object_may_be",
+        "test_a_stale_row_does_not_replace_a_newer_one": "test_contract.py::test_the_newest_version_wins_and_children_are_complete",
+        "test_of_two_rows_of_the_same_second_the_one_that_came_last_wins":
+            "test_contract.py::test_the_newest_version_wins_and_children_are_complete",
+        "test_canceled_subscriptions_and_archived_prices_are_there": "test_truth.py::test_rows_that_are_easily_lost_are_there",
     },
     "test_models_slices.py": {
         "test_what_belongs_to_nobody_makes_a_whole_build": ("a product", "a price"),

@@ -72,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         gc.disable()  # until all is collected: what is imported stays
         os.chdir(home)
         quick_dlt.install()
+        _keep_tables_of_hypothesis(config)
         _build_commands_once()
     _only_loopback()
 
@@ -193,6 +194,17 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("stripe_feed.destination.locks.pause", lambda: None)
     monkeypatch.setattr("stripe_feed.destination.locks.POLL_INTERVAL", 5.0)
+
+
+def _keep_tables_of_hypothesis(config: pytest.Config) -> None:
+    """Those of characters and of the constants in the code take seconds; examples are not kept."""
+    from hypothesis import settings
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    if (cache := getattr(config, "cache", None)) is not None:
+        set_hypothesis_home_dir(cache.mkdir("hypothesis"))
+    settings.register_profile("suite", settings.default, database=None)
+    settings.load_profile("suite")
 
 
 def _build_commands_once() -> None:

@@ -16,7 +16,8 @@ from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, ent
 from stripe_feed.triggers.expressions import ConditionResult, compile_expression, field_paths
 from tests.feed_kills import a_change
 
-QUICK = settings(derandomize=True, deadline=None, max_examples=400, database=None)
+QUICK = settings(derandomize=True, deadline=None, max_examples=80, database=None)
+MORE = settings(QUICK, max_examples=400)
 
 AFTER: dict[str, Any] = {
     "id": "in_1", "amount_paid": 500, "currency": "eur", "ratio": 2.5, "paid": True, "one": 1, "empty": "", "none": None,
@@ -337,11 +338,7 @@ def like(one: Any, other: Any) -> bool:
     return repr(one) == repr(other)  # not a number is like itself
 
 
-@QUICK
-@given(tree=TREES, before=IMAGES, after=IMAGES)
-def test_it_never_fails_and_comes_to_what_a_plain_reading_gives(
-    tree: Tree, before: Any, after: Any
-) -> None:
+def check_against_reading(tree: Tree, before: Any, after: Any) -> None:
     scope = {"before": before, "after": after}
     rule = compile_expression(written(tree))
 
@@ -353,16 +350,45 @@ def test_it_never_fails_and_comes_to_what_a_plain_reading_gives(
 
 
 @QUICK
-@given(text=st.text(max_size=60) | st.lists(st.sampled_from([
+@given(tree=TREES, before=IMAGES, after=IMAGES)
+def test_it_never_fails_and_comes_to_what_a_plain_reading_gives(
+    tree: Tree, before: Any, after: Any
+) -> None:
+    check_against_reading(tree, before, after)
+
+
+@pytest.mark.broad
+@MORE
+@given(tree=TREES, before=IMAGES, after=IMAGES)
+def test_more_trees_come_to_what_a_plain_reading_gives(tree: Tree, before: Any, after: Any) -> None:
+    check_against_reading(tree, before, after)
+
+
+TEXTS = st.text(max_size=60) | st.lists(st.sampled_from([
     "after", "before", "change", ".a", "[0]", "['b']", "(", ")", "[", "]", ",", " and ", " or ", " not ", " in ", " is ", "None", "==", "<", "1", "-", "*",
     "len", "'x'", "\n", "#", ":", "lambda", " for x in ", "{", "}", "**", "__class__", ".op", "=", "\\",
-]), max_size=14).map("".join))  # fmt: skip
-def test_any_text_is_compiled_or_refused(text: str) -> None:
+]), max_size=14).map("".join)  # fmt: skip
+
+
+def check_text(text: str) -> None:
     try:
         rule = compile_expression(text)
     except UsageError:
         return
     assert isinstance(rule.holds(made()), bool)
+
+
+@QUICK
+@given(text=TEXTS)
+def test_any_text_is_compiled_or_refused(text: str) -> None:
+    check_text(text)
+
+
+@pytest.mark.broad
+@MORE
+@given(text=TEXTS)
+def test_more_texts_are_compiled_or_refused(text: str) -> None:
+    check_text(text)
 
 
 class Counted(dict[str, Any]):

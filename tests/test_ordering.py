@@ -20,7 +20,8 @@ from stripe_feed.extract.events.ordering import (
     unique_start,
 )
 
-QUICK = settings(derandomize=True, deadline=None, max_examples=1_000, database=None)
+QUICK = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+MORE = settings(QUICK, max_examples=1_000)
 DEEP = settings(deadline=None, max_examples=50_000, database=None, print_blob=True)
 Line = list[tuple[str, str, str | None, str]]
 
@@ -319,6 +320,13 @@ def check(one: Second) -> None:
 @given(SECONDS)
 def test_f6_nothing_is_wrong_and_unmarked(one: Second) -> None:
     """Whatever was before, known or not."""
+    check(one)
+
+
+@pytest.mark.broad
+@MORE
+@given(SECONDS)
+def test_f6_nothing_is_wrong_and_unmarked_in_more_cases(one: Second) -> None:
     check(one)
 
 

@@ -257,7 +257,8 @@ def cases(kills: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[Case]:
 
 UNBROKEN = cases(st.just(()))
 KILLED = cases(st.lists(st.integers(0, 6), min_size=1, max_size=5).map(tuple))
-QUICK = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+QUICK = settings(derandomize=True, deadline=None, max_examples=80, database=None)
+MORE = settings(QUICK, max_examples=300)
 DEEP = settings(deadline=None, max_examples=5_000, database=None, print_blob=True)
 
 
@@ -292,6 +293,22 @@ def test_a_listing_that_is_killed_again_and_again_loses_nothing(
     case: Case, patch: pytest.MonkeyPatch
 ) -> None:
     """What was read but not yielded is read again, from a state of a few ranges of seconds."""
+    check(case, patch)
+
+
+@pytest.mark.broad
+@MORE
+@given(case=UNBROKEN)
+def test_a_listing_is_exact_in_more_cases(case: Case, patch: pytest.MonkeyPatch) -> None:
+    check(case, patch)
+
+
+@pytest.mark.broad
+@MORE
+@given(case=KILLED)
+def test_a_listing_that_is_killed_is_exact_in_more_cases(
+    case: Case, patch: pytest.MonkeyPatch
+) -> None:
     check(case, patch)
 
 

@@ -74,7 +74,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     """An account with canaries: in a customer, in its invoices, in what is sent only when it is
     expanded.
     """
-    box = Sandbox(seed=11, customers=20)
+    box = Sandbox(seed=11, customers=6)
     box.restrict(KEY, PERMISSIONS)
     for table in ("customers", "invoices", "products", "subscriptions"):
         first = next(iter(box.objects(table)))

@@ -37,11 +37,13 @@ from stripe_feed.server import webhook_inbox
 from stripe_feed.server.service import (
     Listening,
     ServiceState,
+    run_service,
     run_worker,
     sync_and_build,
     sync_loop,
 )
 from stripe_feed.sync_run import Synced
+from stripe_feed.triggers.config_watcher import ConfigWatcher
 from stripe_feed.triggers.models.evaluate import watched_rows
 from tests.receiver import Receiver, receiving
 
@@ -502,6 +504,31 @@ def test_a_busy_port_is_said_before_anything_starts() -> None:
         done = served("--port", str(taken.getsockname()[1]))
     assert (done.exit_code, len(done.stderr.splitlines())) == (3, 1)
     assert "Choose another --host or --port." in done.stderr
+
+
+def test_it_ends_in_the_middle_of_a_backfill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What SIGTERM sets ends it while Stripe does not answer."""
+    box, stopped, asked = Sandbox(seed=2, customers=5), threading.Event(), threading.Event()
+    box.on_request = lambda template, _: asked.set() if template != "/v1/account" else None
+    box.faults.latency = 0.2
+    database = str(tmp_path / "a.duckdb")
+    with box.serve() as url:
+        monkeypatch.setenv("STRIPE_API_BASE", url)
+        service = threading.Thread(
+            target=run_service,
+            kwargs={
+                "host": "127.0.0.1", "port": 0, "token": TOKEN, "secrets": (), "every": 300.0,
+                "rules": ConfigWatcher([], tmp_path / "triggers.toml"), "stopped": stopped,
+                "ready": lambda _: None, "places": {"database": database}, "api_key": box.key,
+            },
+        )  # fmt: skip
+        service.start()
+        assert asked.wait(BOUND)
+        stopped.set()
+        service.join(BOUND)
+        assert not service.is_alive()
 
 
 def test_sigterm_ends_it_in_the_middle_of_a_backfill(tmp_path: Path) -> None:
