@@ -79,6 +79,27 @@ def test_without_json_a_table_shows_fields_before_and_after(shell: Shell) -> Non
     assert (ran.code, "1 updated, 1 deleted, 2 unchanged" in ran.err) == (0, True)
 
 
+PRICES = """
+[push.prices]
+object = "prices"
+key = "lookup_key"
+match = "lookup_key"
+file = "prices.csv"
+"""
+
+
+def test_a_plan_shows_amounts_in_major_units(shell: Shell) -> None:
+    """Who has 19.99 in the table sees that 19 would be 0.19."""
+    (shell.folder / "pushes.toml").write_text(PRICES)
+    (shell.folder / "prices.csv").write_text(
+        "lookup_key;unit_amount;currency;product\nbasic;19;EUR;prod_1\ngold;500;jpy;prod_1\n"
+    )
+    plan = shell.run("push", "plan", "--html", "plan.html")
+    assert "unit_amount:  null  ->  19  (0.19 EUR)" in plan.out
+    assert "(500 JPY)" in plan.out
+    assert "(0.19 EUR)" in (shell.folder / "plan.html").read_text()
+
+
 def test_a_plan_as_a_page_escapes_what_rows_hold(shell: Shell) -> None:
     assert shell.run("push", "plan", "crm", "--html", "plan.html").code == 0
     page = (shell.folder / "plan.html").read_text()

@@ -45,6 +45,13 @@ def mapped(record: dict[str, Any], verb: str = "create", **given: Any) -> dict[s
     return params
 
 
+def test_a_negative_quantity_is_rejected_before_it_is_sent() -> None:
+    definition = push(object="invoice_items", match=None, mode="insert")
+    row = {"id_": 1, "customer": "cus_1", "pricing.price": "price_1", "quantity": -1}
+    with pytest.raises(InvalidParameter, match="quantity is not negative"):
+        params_for(definition, wanted_of(definition, push_fields(definition, row), row), "create")
+
+
 PRICE = {"currency": "eur", "product": "prod_1"}
 
 

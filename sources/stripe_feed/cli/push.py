@@ -347,12 +347,14 @@ def _write(path: str, text: str) -> None:
 
 
 def _print_plan(plan: dict[str, Any]) -> None:
+    from ..write.push.report import money_of
+
     for row in plan["rows"]:
         _line(row["action"], row["key"], row["object_id"])
         for change in row["changes"]:
-            _line(
-                "", f"{change['field']}:", _value(change["before"]), "->", _value(change["after"])
-            )
+            field, before, after = change.values()
+            money = money_of(row, field, after) or None
+            _line("", f"{field}:", _value(before), "->", _value(after), money)
         for why in filter(None, (row["reason"], *row["notes"])):
             _line("", why)
     refused = f" It would be refused: {plan['refusal']}" if plan["refusal"] else ""

@@ -62,6 +62,8 @@ def check(row: Writable, verb: str, params: _Params) -> None:
     for path, value in walk(params):
         if isinstance(value, str):
             _check_text(path, _text_rules(row.table, path), value)
+        elif isinstance(value, int) and value < 0 and path.rpartition(".")[2] == "quantity":
+            raise InvalidParameter(f"{path} is not negative.", path)
         elif isinstance(value, list) and len(value) > (
             most := COUNTS.get(row.table, {}).get(path, len(value))
         ):

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
 from ...api.rate_limits import ENDPOINT_RPS
+from ...currencies import in_major_units
 from ...errors import StripeFeedError
 from ...wording import counted
 from .decision import Decision
 from .definition import Definition
 
+IN_SMALLEST_UNIT = (
+    "amount",
+    "unit_amount",
+    "unit_amount_decimal",
+)  # in the smallest unit of the currency
 STYLE = (
     "body{font:15px system-ui;margin:2em}table{border-collapse:collapse}"
     "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top}"
@@ -152,6 +159,15 @@ def result_to_dict(result: Result) -> dict[str, Any]:
     }
 
 
+def money_of(row: Mapping[str, Any], field: str, value: Any) -> str:
+    """An amount of a row of a plan in major units, by which somebody sees that it was meant so; empty
+    for anything else, or if the requests name no currency.
+    """
+    params = row["requests"][0]["params"] if row["requests"] else {}
+    amount = in_major_units(value, params.get("currency")) if field in IN_SMALLEST_UNIT else None
+    return "" if amount is None else f"({amount} {str(params['currency']).upper()})"
+
+
 def plan_to_html(plan: Plan) -> str:
     """A plan as one page. Whatever rows and objects hold is escaped."""
     counts = ", ".join(f"{name} {count}" for name, count in plan.counts().items())
@@ -168,8 +184,11 @@ def plan_to_html(plan: Plan) -> str:
 
 def _html_row(one: Decision) -> str:
     why = " ".join((one.reason, *one.notes)).strip()
-    head = [one.key, one.action, one.object_id or ""]
-    changes = [[c.field, _shown(c.before), _shown(c.after)] for c in one.changes] or [["", "", ""]]
+    head, row = [one.key, one.action, one.object_id or ""], _decision(one)
+    changes = [
+        [c.field, _shown(c.before), f"{_shown(c.after)} {money_of(row, c.field, c.after)}".strip()]
+        for c in one.changes
+    ] or [["", "", ""]]
     lines = [
         [*(head if n == 0 else [""] * 3), *change, why if n == 0 else ""]
         for n, change in enumerate(changes)
