@@ -18,6 +18,7 @@ import pytest
 from stripe_feed import open_actions, open_push
 from stripe_feed.api.client import Clock
 from stripe_feed.errors import PermissionMissing, SetupError, UsageError
+from stripe_feed.forget_run import check_customer
 from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.http.search import FIELDS as SEARCHED
@@ -692,7 +693,7 @@ CREATES: list[tuple[str, dict[str, Any], str]] = [
     ("coupons", {"percent_off": 101}, "at most 100"),
     ("coupons", {"percent_off": 5, "duration": "repeating"}, "needs duration_in_months"),
     ("subscriptions", {"customer": "cus_1"}, "items is missing"),
-    ("subscriptions", {"customer": "jane", "items": [{"price": "p"}]}, "begins with cus_"),
+    ("subscriptions", {"customer": "prod_jane", "items": [{"price": "p"}]}, "begins with cus_"),
     ("subscriptions", {"customer": "cus_1", "items": [{"price": "p"}] * 21}, "at most 20"),
     ("subscriptions", {"customer": "cus_1", "items": [{"price": "p"}], "collection_method": "send_invoice"}, "needs days_until_due"),
     ("invoices", {}, "exactly one of customer"),
@@ -717,6 +718,20 @@ def test_what_stripe_would_refuse_is_reported_before_the_call(
 
     assert done.status == "error" and says in done.message and server.seen == []
     assert done.exit_code == 2
+
+
+def test_a_customer_who_came_from_another_system_has_the_id_of_that_system() -> None:
+    own = "7001/ü"
+    with scripted(body({"id": own, "object": "customer"})) as server, on(server) as actions:
+        assert actions.get("customers", own).id == own
+
+    assert [urlsplit(request.path).path for request in server.seen] == [
+        "/v1/customers/7001%2F%C3%BC"
+    ]
+    check_customer(own, asks_stripe=True)
+    for refused, asks_stripe in (("sub_1", True), (own, False)):
+        with pytest.raises(UsageError):
+            check_customer(refused, asks_stripe)
 
 
 def test_a_dry_run_writes_nothing(account: Account) -> None:

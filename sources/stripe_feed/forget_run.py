@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import StripeFeedError, UsageError
+from .errors import InvalidParameter, StripeFeedError, UsageError
 from .feed.feed import Feed
+from .resources.writable import WRITABLE
 from .write.actions import Actions
+from .write.checks import check_id
 from .write.push.history.records import redact_key
 from .write.push.log import PushLog, tells_who
 from .write.push.references import reference_key
 
 log = logging.getLogger("stripe_feed")
 
-_CUSTOMER = re.compile(r"cus_[A-Za-z0-9]{1,250}")
 AtStripe = Literal["deleted", "deleted before", "kept"]
 
 
@@ -39,10 +39,17 @@ class Receipt:
     push_rows: int
 
 
-def check_customer(customer: str) -> None:
-    """Raise `UsageError` for anything but the id of a customer."""
-    if not _CUSTOMER.fullmatch(customer):
-        raise UsageError("forget takes the id of a customer: cus_...")
+def check_customer(customer: str, asks_stripe: bool) -> None:
+    """Raise `UsageError` for what cannot be the id of a customer, or would not be known to be one."""
+    try:
+        check_id(WRITABLE["customers"], customer)
+    except InvalidParameter:
+        raise UsageError("forget takes the id of a customer: cus_...") from None
+    if not asks_stripe and not customer.startswith(WRITABLE["customers"].prefix):
+        raise UsageError(
+            "Only Stripe knows whether this id is a customer's, since it does not begin with cus_: "
+            "leave out --only-here. Nothing was done."
+        )
 
 
 def describe_deletion(actions: Actions, customer: str) -> str | None:

@@ -78,7 +78,7 @@ def _count(most: int, default: int, what: str) -> Schema:
 _FILTERS: dict[str, Schema] = {
     "resource": {"enum": list(FEED_RESOURCES)},
     "op": {"enum": [name for name in OPS if len(name) > 1], "description": "The kind of change."},
-    "customer": {"type": "string", "pattern": "^cus_", "description": "Only of this customer."},
+    "customer": {"type": "string", "description": "Only of this customer, such as cus_123."},
     "changed": {
         "type": "string",
         "description": "Only changes of this field, such as status or metadata.plan.",

@@ -231,7 +231,7 @@ def forget(
     from .feed import open_feed_for_cli
     from .output import print_receipt
 
-    forget_run.check_customer(customer)
+    forget_run.check_customer(customer, asks_stripe=not only_here)
     if push_log is not None and not os.path.exists(push_log):
         raise UsageError(f"There is no push log {push_log}. Nothing was done: name the right one.")
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..resources.writable import WRITABLE, Parameter, Writable
+from .checks import id_pattern
 from .lookup.filters import FILTER_OPS
 from .order import IF_SEVERAL, LIMIT, order_fields
 from .parameters import NULLS
@@ -67,7 +68,7 @@ def _property(row: Writable, verb: str, name: str) -> _Schema:
         case "id":
             return {
                 "type": "string",
-                "pattern": f"^{row.prefix}",
+                "pattern": id_pattern(row.prefix),
                 "description": f"Id of the {row.noun}.",
             }
         case "match":
