@@ -100,6 +100,39 @@ def test_a_plan_shows_amounts_in_major_units(shell: Shell) -> None:
     assert "(0.19 EUR)" in (shell.folder / "plan.html").read_text()
 
 
+CONTACTS = """
+[push.contacts]
+object = "customers"
+key = "User ID"
+match = "email"
+file = "contacts.csv"
+"""
+
+
+@pytest.mark.checklist("H21")
+def test_a_map_is_suggested_by_the_names_of_columns_and_does(shell: Shell) -> None:
+    (shell.folder / "pushes.toml").write_text(CONTACTS)
+    (shell.folder / "contacts.csv").write_text(
+        "User ID,E-Mail,Full Name,ZIP,address city,Tax-exempt,Plan (2026),Telefone,phone\n"
+        "1,x@example.com,X,101,Y,none,pro,+49,+1\n"
+    )
+    suggested = shell.run("push", "suggest", "contacts")
+    assert suggested.out.splitlines() == [
+        "[push.contacts.map]",
+        '"email" = "E-Mail"',
+        '"name" = "Full Name"',
+        '"address.postal_code" = "ZIP"',
+        '"address.city" = "address city"',
+        '"tax_exempt" = "Tax-exempt"',
+        '"metadata.Plan_2026_" = "Plan (2026)"',
+        '"metadata.Telefone" = "Telefone"',
+        '"phone" = "phone"',
+    ]
+    (shell.folder / "pushes.toml").write_text(CONTACTS + suggested.out)
+    assert shell.run("push", "plan").code == 0
+    assert [call for call in shell.box.log if call.method != "GET"] == []
+
+
 def test_a_plan_as_a_page_escapes_what_rows_hold(shell: Shell) -> None:
     assert shell.run("push", "plan", "crm", "--html", "plan.html").code == 0
     page = (shell.folder / "plan.html").read_text()

@@ -187,6 +187,24 @@ def plan(
 
 
 @_command
+def suggest(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A push of the file.")],
+    pushes: _PushFile,
+) -> None:
+    """Print a map of a push, by the names of the columns of its rows. Nothing is asked of Stripe."""
+    from ..write.push.rows import columns_of
+    from ..write.push_suggest import map_in_toml
+    from ..write.push_suggest import suggest as suggest_map
+
+    (definition,) = pushes.chosen([name])
+    columns = columns_of(pushes.rows(definition))
+    if not columns:
+        raise UsageError(f"{name}: there are no rows, so no columns.")
+    sys.stdout.write(map_in_toml(definition, suggest_map(definition, columns)))
+
+
+@_command
 def run(
     *,
     pushes: _Pushes,
