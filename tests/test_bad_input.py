@@ -23,6 +23,7 @@ import pytest
 from dlt.load.load import Load
 from dlt.normalize.normalize import Normalize
 
+from stripe_feed.api.client import Api
 from stripe_feed.cli.progress import WAITING
 from stripe_feed.errors import PermissionMissing
 from stripe_feed.extract.paging import reader
@@ -677,7 +678,10 @@ def test_waiting_for_another_command(shell: Shell, monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_ctrl_c_while_reading(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    "apart", [False, pytest.param(True, marks=pytest.mark.broad)], ids=["here", "apart"]
+)
+def test_ctrl_c_while_reading(shell: Shell, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     """The next run goes on, without what was loaded before, and the copy equals the account. Rows
     come in small batches here, and little is read ahead.
     """
@@ -696,14 +700,26 @@ def test_ctrl_c_while_reading(shell: Shell) -> None:
         "--checkpoint-rows",
         100,
     ]
+    monkeypatch.setattr(reader, "MAX_TABLE_ROWS", 50)
+    one_at_a_time = dict(Api.__init__.__kwdefaults__ or {}, threads=1)
+    monkeypatch.setattr(Api.__init__, "__kwdefaults__", one_at_a_time)
     with shell_of(box, shell.folder) as big:
-        with stopped_at(big, "/v1/customers", "sync", *options, request=5, first=small) as (
-            process,
-            go_on,
-        ):
-            process.send_signal(signal.SIGINT)
-            go_on()
-            said = ended(process)
+        if apart:
+            with stopped_at(big, "/v1/customers", "sync", *options, request=5, first=small) as (
+                process,
+                go_on,
+            ):
+                process.send_signal(signal.SIGINT)
+                go_on()
+                said = ended(process)
+        else:
+            left = iter(range(4, -1, -1))
+            box.on_request = lambda asked, _: (
+                os.kill(os.getpid(), signal.SIGINT)
+                if asked == "/v1/customers" and next(left, None) == 0
+                else None
+            )
+            said = big.sync(*options)
         some = big.rows("fresh.duckdb")["customers"]
         again = big.sync(*options, "--json")
 

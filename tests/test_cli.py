@@ -284,6 +284,28 @@ def test_a_reader_that_goes_away_is_no_error_for_tables_either(
     ), done.stderr
 
 
+def test_a_sync_goes_on_though_nobody_reads_what_it_says(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is complete all the same."""
+    streams = []
+    with monkeypatch.context() as patch:
+        for name, value in shell.environment.items():
+            patch.setenv(name, str(value))
+        for name in ("stdout", "stderr"):
+            reading, writing = os.pipe()
+            os.close(reading)
+            streams.append(os.fdopen(writing, "w", buffering=1))
+            patch.setattr(sys, name, streams[-1])
+        with pytest.raises(SystemExit) as end:
+            main._run(["sync", "--resources", "products"])
+    for stream in streams:
+        stream.close()
+
+    assert not end.value.code
+    assert shell.rows()["products"] == shell.truth()["products"]
+
+
 def test_a_sync_goes_on_when_nobody_listens_any_more(shell: Shell) -> None:
     """`stripe-feed sync 2>&1 | head -1`: the copy is complete all the same."""
     reading, writing = os.pipe()

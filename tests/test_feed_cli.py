@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from typer.testing import CliRunner
@@ -397,11 +400,49 @@ def test_a_locked_database_is_said_and_the_feed_goes_on(folder: Path) -> None:
         assert (rebuilt.code, f"process {pid}" in rebuilt.error) == (3, True)
 
 
+def many(folder: Path) -> None:
+    """More changes than a pipe's buffer holds."""
+    run(folder, "tail")
+    with FeedStore(folder / "copy.feed.sqlite") as log:
+        filler = {"id": "sub_1", "filler": "x" * 5_000}
+        add(log, *(a_change(n, after=filler) for n in range(10, 210)))
+
+
+@contextmanager
+def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
+    """What a command of this process prints, as another program reads it."""
+    reading, writing = os.pipe()
+    with monkeypatch.context() as patch, os.fdopen(reading) as reader:
+        patch.setattr(sys, "stdout", os.fdopen(writing, "w"))
+        yield reader
+        with suppress(BrokenPipeError):
+            sys.stdout.close()
+
+
+def test_who_stops_reading_costs_at_most_what_was_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(folder)
+    read = list[str]()
+
+    def stop_soon(reader: TextIO) -> None:
+        read.extend(json.loads(reader.readline())["change_id"] for _ in range(3))
+        reader.close()
+
+    with piped(monkeypatch) as reader, ThreadPoolExecutor(1) as other:
+        stopped = other.submit(stop_soon, reader)
+        with pytest.raises(SystemExit) as end:
+            app(["consume", "play", "--start", "earliest", *places(folder)])
+        stopped.result(60)
+
+    assert not end.value.code
+    (found,) = objects(run(folder, "lag", "--json"))
+    assert read == ["evt_1", "evt_2", "evt_3"]
+    assert 2 <= found["position"] < 200  # a pipe's buffer at most is written and not read
+
+
 def test_a_reader_that_goes_away_costs_at_most_what_it_did_not_read(folder: Path) -> None:
-    load(
-        a_copy(folder),
-        [a_change(n, after={"id": "sub_1", "filler": "x" * 5_000}) for n in range(10, 210)],
-    )
+    many(folder)
     process = spawn(folder, "consume", "play", "--start", "earliest")
     assert process.stdout and process.stderr
     read = [json.loads(process.stdout.readline())["change_id"] for _ in range(3)]
@@ -413,6 +454,29 @@ def test_a_reader_that_goes_away_costs_at_most_what_it_did_not_read(folder: Path
     (found,) = objects(run(folder, "lag", "--json"))
     assert read == ["evt_1", "evt_2", "evt_3"]
     assert 2 <= found["position"] < 200  # a pipe's buffer at most is written and not read
+
+
+def test_follow_prints_what_comes_until_it_is_interrupted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[Any]()
+
+    def look_on(reader: TextIO) -> None:
+        try:
+            read.append(json.loads(reader.readline())["offset"])
+            with FeedStore(folder / "copy.feed.sqlite") as log:
+                add(log, a_change(77))
+            read.append(json.loads(reader.readline())["change_id"])
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with piped(monkeypatch) as reader, ThreadPoolExecutor(1) as other:
+        seen = other.submit(look_on, reader)
+        with pytest.raises(SystemExit) as end:
+            app(["tail", "-n", "1", "--follow", "--json", *places(folder)])
+        seen.result(60)
+
+    assert (end.value.code, read) == (130, [5, "evt_77"])
 
 
 def test_follow_prints_what_comes_and_ends_with_ctrl_c(folder: Path) -> None:

@@ -465,7 +465,7 @@ def test_whatever_happens_the_copy_becomes_true(loaded: Path, share: int) -> Non
     """
 
     @a_share(share, 2 if share else 1)
-    @given(history=histories(), tables=st.sampled_from(TABLES[:6]))
+    @given(history=histories() if share else histories(12, 3), tables=st.sampled_from(TABLES[:6]))
     def every(history: list[Op], tables: tuple[str, ...]) -> None:
         play(history, tables, loaded)
 
@@ -488,7 +488,7 @@ def test_webhooks_in_any_order_lead_to_the_same(loaded: Path, share: int) -> Non
     kills: what is not `late` is told in order, and the changes end where Stripe is.
     """
 
-    size = (30, 5) if share else (18, 3)
+    size = (30, 5) if share else (12, 2)
 
     @a_share(share, 1)
     @given(history=histories(*size, RINGS), tables=st.sampled_from(TABLES[:6]))

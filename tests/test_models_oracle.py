@@ -57,6 +57,18 @@ def test_every_cell_is_as_calculated_with_another_definition(
     hold_drawn(2, 150, family, **{variable: value})
 
 
+def test_every_cell_is_as_calculated_with_all_other_definitions() -> None:
+    """At once."""
+    variables = {
+        "churn_timing": "cancel",
+        "paused_collection": "excluded",
+        "discounts": "all",
+        "stacked_discounts": 1,
+        "reporting_timezone": "America/New_York",
+    }
+    hold_drawn(2, 150, "invoiced", **variables)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "raw",
