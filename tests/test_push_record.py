@@ -256,6 +256,17 @@ def test_what_cannot_be_shown_is_reported(
     assert (said.code, says in said.err) == (2, True), said.err
 
 
+def test_a_lake_gets_no_tables_and_is_promised_none(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(load, "SqlJobClientBase", PushLog)  # which no client of a destination is
+    said = shell.run("push", "run")
+    assert "the next run does it" not in said.err + caplog.text
+    with duckdb.connect(str(shell.folder / "stripe_feed.duckdb"), read_only=True) as db:
+        names = {name for (name,) in db.execute("select table_name from information_schema.tables").fetchall()}  # fmt: skip
+    assert not names & {*TABLES}
+
+
 def test_postgres_has_the_runs_once_and_is_left_alone_where_it_is_read_only(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
