@@ -93,6 +93,12 @@ def check_secrets(secrets: Sequence[str]) -> None:
         verify_stripe(b"", "t=0,v1=", secrets, 0)
 
 
+NO_EVENT = (
+    "The body is not a snapshot event. If the endpoint in Stripe sends thin events, make another one "
+    "with the payload style snapshot."
+)
+
+
 class _Event(msgspec.Struct):
     id: str
     object: str
@@ -134,7 +140,8 @@ async def take_webhook(
     event_id = event_id_of(body)
     if event_id is None:
         counts["webhook_refused"] += 1
-        return error_json(400, "The body is not a Stripe event.")
+        log.warning("A webhook was refused. %s", NO_EVENT)
+        return error_json(400, NO_EVENT)
     await run_sync(record, event_id, body)
     counts["webhook_taken"] += 1
     return JSONResponse({"received": True})
