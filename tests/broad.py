@@ -58,6 +58,10 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     "test_feed_crash.py": {
         "test_a_run_that_is_killed_among_events_goes_on": "test_crash.py::test_a_killed_run_goes_on",
     },
+    "test_error_messages.py": {
+        "test_a_level_of_dlts_log_that_does_not_exist_is_a_setting":
+            "test_error_messages.py::test_what_dlt_raises_where_it_applies_its_settings_is_a_setting",
+    },
     "test_feed_cli.py": {
         "test_a_reader_that_goes_away_costs_at_most_what_it_did_not_read": "test_feed_cli.py::test_who_stops_reading_costs_at_most_what_was_not_read",
         "test_follow_prints_what_comes_and_ends_with_ctrl_c": "test_feed_cli.py::test_follow_prints_what_comes_until_it_is_interrupted",

@@ -21,7 +21,9 @@ from dlt.common.configuration.exceptions import (
     ConfigValueCannotBeCoercedException,
 )
 from dlt.common.configuration.providers.toml import TomlProviderReadException
+from dlt.common.configuration.specs import RuntimeConfiguration
 from dlt.common.exceptions import MissingDependencyException
+from dlt.common.runtime.init import initialize_runtime
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.pipeline.exceptions import InvalidPipelineName
 
@@ -363,6 +365,15 @@ def is_locked(file: Path) -> bool:
 def test_what_is_no_dataset_is_usage(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(UsageError, match="--dataset"):
         open_pipeline(str(tmp_path / "x.duckdb"), dataset=dataset, state_dir=str(tmp_path))
+
+
+def test_what_dlt_raises_where_it_applies_its_settings_is_a_setting() -> None:
+    """A bare `ValueError`, for a level of its log that does not exist."""
+    with pytest.raises(ValueError, match="LOUD") as raised:
+        initialize_runtime("dlt", RuntimeConfiguration(log_level="LOUD"))
+    assert str(translate_error(raised.value)) == (
+        "dlt refuses its settings (ValueError). Check .dlt/config.toml and the environment."
+    )
 
 
 def test_a_level_of_dlts_log_that_does_not_exist_is_a_setting(tmp_path: Path) -> None:

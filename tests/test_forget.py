@@ -23,6 +23,7 @@ from stripe_feed.write.push.history.load import record_runs
 from stripe_feed.write.push.log import FailedRow, PushLog, PushStep
 from stripe_feed.write.push.references import reference_key
 from tests.commands import Said, Shell
+from tests.copies import FAST
 
 EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea"
@@ -61,13 +62,13 @@ def jane(box: Sandbox, shell: Shell, made: dict[str, bytes]) -> str:
         and any(invoice["customer"] == one["customer"] for invoice in box.objects("invoices").values())
     )  # fmt: skip
     if not made:
-        sync(database=COPY, resources=TABLES)
+        sync(database=COPY, **FAST, resources=TABLES)
     write(box, customer, "first")
     if made:
         for name, content in made.items():
             Path(name).write_bytes(content)
     else:
-        sync(database=COPY, resources=TABLES)
+        sync(database=COPY, **FAST, resources=TABLES)
         made |= {name: Path(name).read_bytes() for name in (COPY, "copy.feed.sqlite")}
     return str(customer)
 
@@ -157,15 +158,15 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     clean = [held()]
 
     box.advance(120)
-    sync(database=COPY, resources=TABLES)  # the events of the deletion bring whole objects
+    sync(database=COPY, **FAST, resources=TABLES)  # the events of the deletion bring whole objects
     with duckdb.connect(COPY, read_only=True) as db:
         assert db.execute("select deleted_at is not null, name, email from stripe.customers where id = ?", [jane]).fetchall() == [(True, None, None)]  # fmt: skip
         assert db.execute("select distinct status from stripe.subscriptions where customer = ?", [jane]).fetchall() == [("canceled",)]  # fmt: skip
     clean.append(held())
-    done = sync(database=COPY, resources=TABLES, reconcile=True)
+    done = sync(database=COPY, **FAST, resources=TABLES, reconcile=True)
     assert "changes" not in done.rows  # it fires nothing, though what is erased differs
     clean.append(held())
-    sync(database=COPY, full_refresh=True)
+    sync(database=COPY, **FAST, full_refresh=True)
     clean.append(held())
 
     texts = [*clean, said.out, said.err, caplog.text, Path("copy.push.sqlite").read_bytes().decode("latin-1")]  # fmt: skip
@@ -199,7 +200,7 @@ def test_only_here_leaves_stripe_alone(box: Sandbox, shell: Shell, jane: str) ->
     assert "at Stripe kept" in said.out
     assert len(box.events) == events
     write(box, jane, "again")
-    sync(database=COPY, resources=TABLES)
+    sync(database=COPY, **FAST, resources=TABLES)
     assert NAME not in held()
 
 
@@ -259,11 +260,11 @@ def test_what_leads_to_a_customer_only_through_others_is_erased_too(
         box.create("reviews", charge=charge, ip_address=NAME)
         box.create("balance_transactions", source=disputes[customer], description=f"{NAME} {customer}")  # fmt: skip
     box.advance(120)
-    sync(database=COPY, resources=names)
+    sync(database=COPY, **FAST, resources=names)
     for customer in (jane, other):
         box.update("disputes", disputes[customer], metadata={"who": f"{NAME} {customer}"})
     box.advance(120)
-    sync(database=COPY, resources=names)
+    sync(database=COPY, **FAST, resources=names)
     assert held().count(f"{NAME} {jane}") == held().count(f"{NAME} {other}") == 4
 
     said = forget(shell, jane, "--only-here", "--json")
@@ -271,7 +272,7 @@ def test_what_leads_to_a_customer_only_through_others_is_erased_too(
     clean = [held()]
     box.update("disputes", disputes[jane], metadata={"who": f"{NAME} {jane} again"})
     box.advance(120)
-    sync(database=COPY, resources=names)
+    sync(database=COPY, **FAST, resources=names)
     clean.append(held())
 
     for text in clean:

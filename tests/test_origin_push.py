@@ -16,6 +16,7 @@ from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.server.changes_query import FILTERS, parse_query
 from stripe_feed.triggers.trigger import evaluate_clauses
+from tests.copies import FAST
 from tests.deliveries import a_trigger, made
 from tests.feed_kills import a_change
 from tests.test_consumers import add
@@ -99,14 +100,14 @@ def test_what_an_action_did_comes_back_as_ours(monkeypatch: pytest.MonkeyPatch) 
     with box.serve() as url:
         monkeypatch.setitem(os.environ, "STRIPE_API_BASE", url)
         monkeypatch.setitem(os.environ, "STRIPE_SECRET_KEY", box.key)
-        sync(database="echo.duckdb")
+        sync(database="echo.duckdb", resources=["customers"], **FAST)
         first, second = list(box.objects("customers"))[:2]
         with open_actions(base=url) as actions:
             done = actions.update("customers", first, set={"description": "by an action"})
         assert done.status == "success"
         box.update("customers", second, description="by somebody")
         box.advance(120)
-        sync(database="echo.duckdb")
+        sync(database="echo.duckdb", resources=["customers"], **FAST)
         with open_feed(open_pipeline("echo.duckdb")) as feed:
             told = {one.object_id: one.origin_push for one in feed.read(resource="customers")}
             filtered = [one for one in feed.read(resource="customers") if compile_filter(origin_push=False).matches(one)]  # fmt: skip
