@@ -134,6 +134,7 @@ class Api:
         self.give_up_after = give_up_after
         self.stopped = threading.Event()
         self.counts: Counter[tuple[str, int]] = Counter()  # (endpoint, HTTP status; 0: no answer)
+        self._answered: dict[str, float] = {}  # endpoint -> when it answered last
         self._lock = threading.Lock()
         self._time = StripeTime(self.clock)
         self._page_sizes: dict[str, PageSize] = {}
@@ -178,6 +179,12 @@ class Api:
         `RequestRefused`, `SetupError`, `TryLater`.
         """
         return self._request(path, params, decode, token_taken, is_action)
+
+    def answers_elsewhere(self, path: str) -> bool:
+        """Whether another list has answered lately, so that a path without an answer stands alone."""
+        since = self.clock.monotonic() - 2 * self.give_up_after
+        alone = (ACCOUNT_PATH, endpoint_name(path))
+        return any(at >= since for end, at in self._answered.copy().items() if end not in alone)
 
     def post(
         self,
@@ -252,6 +259,7 @@ class Api:
                 else:
                     self._back_off(max(1, tries))
             else:
+                self._answered[endpoint] = self.clock.monotonic()
                 if "limit" in params:
                     self._record_whole_page(endpoint, size)
                 return reply

@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..errors import NotReadable
+from ..errors import NotReadable, Unreachable
 from ..resources import CHANGES
 from ..resources.model import QueryPairs, Resource
 from . import existing
@@ -63,7 +63,7 @@ def rows_if_readable(
     read: Callable[[RunContext, Resource, Sequence[str]], Iterator[Any]],
 ) -> Iterator[Any]:
     """Yield what `read` yields, given the names of the selected resources. If Stripe refuses the
-    resource, it is left out with a warning.
+    resource, or answers for all but it, it is left out with a warning.
     """
     selected = selected_resources()
     context.acquire()
@@ -120,12 +120,15 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
             before = dict(state)
             run = _begin_listing(context, resource, state)
             yield from _walk(context, run, writer, state, before, reports_changes)
-    except NotReadable:
+    except (NotReadable, Unreachable) as fault:
+        is_alone = context.api.answers_elsewhere(resource.path)
+        if isinstance(fault, Unreachable) and not is_alone:
+            raise
         if run.plan.first:  # its events begin with the listing that loads it
             source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace_state(state, before)
         context.connections.reader.stop(run.listing)
-        raise
+        raise fault if isinstance(fault, NotReadable) else NotReadable(str(fault)) from fault
 
 
 def _retry_rejected(context: RunContext, writer: Writer) -> Iterator[Any]:
