@@ -542,13 +542,14 @@ def test_the_same_line_is_logged_once_a_minute_without_a_traceback() -> None:
     now = [0.0]
     rule = RateLimitedLog(lambda: now[0])
 
-    def passes(words: str) -> bool:
+    def passes(words: str, **more: bool) -> bool:
         record = logging.makeLogRecord(
-            {"msg": words, "exc_info": (ValueError, ValueError("zoe@example.com"), None)}
+            {"msg": words, "exc_info": (ValueError, ValueError("zoe@example.com"), None), **more}
         )
         return rule.filter(record) and record.exc_info is None
 
     assert [passes("a"), passes("a"), passes("b")] == [True, False, True]
+    assert [passes("edited", rare=True), passes("edited", rare=True)] == [True, True]
     now[0] = REPEAT_SECONDS
     assert [passes("a"), passes("a")] == [True, False]
 

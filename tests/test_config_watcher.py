@@ -52,6 +52,7 @@ def test_a_file_is_read_again_where_it_changed_and_is_right(
             in caplog.messages[-1]
         )
         assert not rules.reload() and len(caplog.messages) == len(set(caplog.messages))
+        assert all(record.rare for record in caplog.records)  # type: ignore[attr-defined]
     FILE.unlink()
     assert not rules.reload() and [one.name for one in rules.triggers] == ["one"]
     write("two", 'op = "updated"')

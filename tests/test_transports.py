@@ -201,7 +201,9 @@ def test_redirects_are_not_followed(status: int) -> None:
         outcome = send(webhook)
         webhook.close()
 
-    assert outcome == AttemptResult(False, str(status), note="redirects are not followed")
+    assert outcome == AttemptResult(
+        False, str(status), note="redirects are not followed, give the URL they lead to"
+    )
     assert (len(receiver.received), elsewhere.connections) == (1, 0)
 
 

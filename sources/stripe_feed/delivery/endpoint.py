@@ -290,7 +290,10 @@ class Endpoint:
         self.trigger, self.deliver, self.now = trigger, deliver, now
         self.body, self.related_tables = payload_for(deliver), lookups_of(deliver)
         self.secrets = [resolve_secret(reference) for reference in deliver.secrets]
-        self.headers("msg_0", Payload(b""))
+        try:
+            self.headers("msg_0", Payload(b""))
+        except SetupError as fault:
+            raise SetupError(f"deliver.secrets of {trigger}: {fault}") from None
         self.transport = _transport(
             deliver, now, {*hidden, *secret_variables([deliver])}, **network
         )

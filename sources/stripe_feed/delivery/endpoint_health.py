@@ -63,7 +63,7 @@ def record_failure(
         log.warning(
             "The endpoint of trigger %s fails (%s); deliveries are retried at growing intervals.",
             trigger,
-            outcome.code,
+            f"{outcome.code}: {outcome.note}" if outcome.note else outcome.code,
         )
     if since is None or not -CLOCK_SKEW <= now - (since if before is None else before) <= MAX_GAP:
         since = now

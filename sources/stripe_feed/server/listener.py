@@ -127,7 +127,9 @@ def bounded_protocol(most: int, patience: float, counts: Counter[str]) -> type[a
 
 
 class RateLimitedLog(logging.Filter):
-    """Pass the same line once a minute, and no traceback, which can hold data."""
+    """Pass the same line once a minute, and no traceback, which can hold data. A record that is
+    marked `rare` always passes: two versions of a file can be wrong in two ways within a minute.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -136,6 +138,8 @@ class RateLimitedLog(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is new."""
         record.exc_info = record.exc_text = None
+        if getattr(record, "rare", False):
+            return True
         line = record.getMessage()[:60]
         if self.now() < self.said.get(line, float("-inf")) + REPEAT_SECONDS:
             return False

@@ -15,6 +15,8 @@ from .models.model_trigger import AnyTrigger
 
 log = logging.getLogger("stripe_feed")
 
+_RARE = {"rare": True}  # one line for each edit, so none is held back as a repetition
+
 
 class ConfigWatcher:
     """The triggers of the last valid version of a file; `triggers` is one list, updated in place."""
@@ -40,11 +42,15 @@ class ConfigWatcher:
                 "%s changed but has errors, so the triggers stay as they were. %s",
                 self.path.name,
                 fault,
+                extra=_RARE,
             )
             return False
         self.triggers[:] = triggers
         log.warning(
-            "%s changed: %s in force now.", self.path.name, counted(len(triggers), "trigger")
+            "%s changed: %s in force now.",
+            self.path.name,
+            counted(len(triggers), "trigger"),
+            extra=_RARE,
         )
         return True
 
