@@ -12,7 +12,7 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -180,11 +180,14 @@ class Api:
         """
         return self._request(path, params, decode, token_taken, is_action)
 
-    def answers_elsewhere(self, path: str) -> bool:
-        """Whether another list has answered lately, so that a path without an answer stands alone."""
-        since = self.clock.monotonic() - 2 * self.give_up_after
-        alone = (ACCOUNT_PATH, endpoint_name(path))
-        return any(at >= since for end, at in self._answered.copy().items() if end not in alone)
+    def has_answered(self, paths: Iterable[str]) -> bool:
+        """Whether one of these paths has given an answer lately."""
+        since = self.clock.monotonic() - max(60.0, 2 * self.give_up_after)
+        return any(
+            at >= since
+            for path in paths
+            if (at := self._answered.get(endpoint_name(path))) is not None
+        )
 
     def post(
         self,

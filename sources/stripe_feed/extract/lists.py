@@ -19,8 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..errors import NotReadable, Unreachable
-from ..resources import CHANGES
+from ..errors import NotReadable, Unanswered, Unreachable
+from ..resources import CHANGES, RESOURCES
 from ..resources.model import QueryPairs, Resource
 from . import existing
 from .accounts.package import (
@@ -121,14 +121,17 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
             run = _begin_listing(context, resource, state)
             yield from _walk(context, run, writer, state, before, reports_changes)
     except (NotReadable, Unreachable) as fault:
-        is_alone = context.api.answers_elsewhere(resource.path)
-        if isinstance(fault, Unreachable) and not is_alone:
+        others = {RESOURCES[name].path for name in selected if name in RESOURCES} - {
+            "",
+            resource.path,
+        }
+        if isinstance(fault, Unreachable) and not context.api.has_answered(others):
             raise
         if run.plan.first:  # its events begin with the listing that loads it
             source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace_state(state, before)
         context.connections.reader.stop(run.listing)
-        raise fault if isinstance(fault, NotReadable) else NotReadable(str(fault)) from fault
+        raise fault if isinstance(fault, NotReadable) else Unanswered(str(fault)) from fault
 
 
 def _retry_rejected(context: RunContext, writer: Writer) -> Iterator[Any]:
