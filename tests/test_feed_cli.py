@@ -232,6 +232,10 @@ def test_a_command_that_fails_stops_and_gets_the_change_again(
 
 
 def test_a_command_that_does_not_read_is_fine(folder: Path) -> None:
+    empty = run(
+        folder, "consume", "play", "--start", "earliest", "--exec", " "
+    )  # an unset variable
+    assert (empty.code, empty.out) == (2, "") and "--exec is empty" in empty.err
     assert run(folder, "consume", "play", "--start", "earliest", "--exec", "true").code == 0
 
 

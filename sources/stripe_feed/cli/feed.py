@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import PartlyDone, SetupError
+from ..errors import PartlyDone, SetupError, UsageError
 from ..wording import counted
 from .command import command
 from .options import Json, LocalCopyOptions, split_names
@@ -169,6 +169,7 @@ def consume(
     delivered again.
     """
     filters = parse_filters(resource, op, transition, changed, origin, customer, origin_push)
+    require_text(run, "--exec")
     with open_feed_for_cli(copy, keep_cursors=keep_cursors) as feed:
         for change in feed.consume(name, **filters, start=start, max=most, follow=follow):
             if run is None:
@@ -297,6 +298,7 @@ def forget(
     from ..destination.pipeline import dlt_settings
     from .output import echo_err
 
+    require_text(object_id, "OBJECT_ID")
     with open_feed_for_cli(copy, allow_empty=True) as feed, dlt_settings():
         count = feed.forget(object_id)
         erased = (
@@ -471,3 +473,11 @@ def run_command(shell_command: str, change: Change) -> None:
         raise PartlyDone(
             f"The command {how} at change {change.change_id} (offset {change.offset}). The change is not acknowledged and will be delivered again."
         )
+
+
+def require_text(value: str | None, option: str) -> None:
+    """Raise `UsageError` for a blank value, as an unset variable of a shell gives: an empty command
+    would acknowledge every change.
+    """
+    if value is not None and (not value.strip() or "\0" in value):
+        raise UsageError(f"{option} is empty. Give it a value; a shell variable may not be set.")
