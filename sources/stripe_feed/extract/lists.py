@@ -127,7 +127,8 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
         }
         if isinstance(fault, Unreachable) and not context.api.has_answered(others):
             raise
-        if run.plan.first:  # its events begin with the listing that loads it
+        # its events begin with the listing that loads it; one without an answer goes on as it is
+        if run.plan.first and (isinstance(fault, NotReadable) or "t0" not in before):
             source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace_state(state, before)
         context.connections.reader.stop(run.listing)
