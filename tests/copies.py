@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,10 @@ PERMISSIONS = frozenset(row.permission for row in CORE.values()) | {
 
 
 @contextmanager
-def held_open(file: Path) -> Iterator[None]:
-    """Keep a DuckDB file open from its first opening on: a run opens it a dozen times, 30 ms of CPU
-    each, and the first time it is this one's copy in memory that all others share.
+def held_open(file: Path) -> Iterator[Callable[[], None]]:
+    """Keep a DuckDB file open from its first opening on, and give what closes it until the next one:
+    a run opens it a dozen times, 30 ms of CPU each, and the first time it is this one's copy in
+    memory that all others share.
     """
     connect, held = duckdb.connect, list[duckdb.DuckDBPyConnection]()
 
@@ -51,12 +52,15 @@ def held_open(file: Path) -> Iterator[None]:
                 held.append(connect(str(file)))
         return opened
 
+    def release() -> None:
+        while held:
+            held.pop().close()
+
     with patch.object(duckdb, "connect", connect_and_hold):
         try:
-            yield
+            yield release
         finally:
-            for one in held:
-                one.close()
+            release()
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Copy:
     state: str = "state"
     alone: bool = True  # no other process is to have the database meanwhile
     loads: tuple[str, ...] = ()  # what `load` loaded, in order
+    release: Callable[[], None] = lambda: None  # close the file, if it is held open
 
     def sync(self, **options: Any) -> Synced:
         """`stripe-feed sync`."""
@@ -85,10 +90,12 @@ class Copy:
         """`sync` where only the database matters: that of an earlier test which loaded the same."""
         self.loads = (*self.loads, f"{sorted(options.items())} {fingerprint(self.box)}")
         file = self.folder / self.database
+        self.release()
         if self.loads in LOADED:
             shutil.copy(LOADED[self.loads], file)
             return
         self.sync(**options)
+        self.release()
         LOADED[self.loads] = Path(tempfile.mkdtemp(dir=os.environ["HOME"]), file.name)
         shutil.copy(file, LOADED[self.loads])
 
@@ -103,7 +110,7 @@ class Copy:
             pipeline.run(self.source() if source is None else source, **options)
         return pipeline
 
-    def _held(self) -> AbstractContextManager[None]:
+    def _held(self) -> AbstractContextManager[Any]:
         return held_open(self.folder / self.database) if self.alone else nullcontext()
 
     @property
@@ -163,10 +170,15 @@ def fingerprint(box: Sandbox) -> str:
 
 
 @contextmanager
-def copy_of(box: Sandbox, folder: Path) -> Iterator[Copy]:
-    """Serve an account and give an empty copy of it."""
+def copy_of(box: Sandbox, folder: Path, hold: bool = False) -> Iterator[Copy]:
+    """Serve an account and give an empty copy of it. `hold`: its file stays open until the end, in
+    this process alone, or each run and each look would open it anew and write it out.
+    """
     with box.serve() as url:
-        yield Copy(box, url, folder)
+        copy = Copy(box, url, folder)
+        with held_open(folder / copy.database) if hold else nullcontext(copy.release) as release:
+            copy.release = release
+            yield copy
 
 
 def first_copy(box: Sandbox, folder: Path, **options: Any) -> Path:

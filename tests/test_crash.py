@@ -90,6 +90,13 @@ class Runner:
         return self.forker.run(job)
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    found = Runner()
+    yield found
+    found.close()
+
+
 def loaded(file: Path) -> set[tuple[str, str]]:
     """Table and id of every row that a complete package has brought."""
     if not file.exists():
@@ -214,24 +221,25 @@ def killed(
 
 @pytest.fixture(scope="module")
 def outcomes(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, runner: Runner
 ) -> Iterator[dict[Kill, Future[Outcome]]]:
-    """All kills that are asked for, two at a time."""
-    runners: SimpleQueue[Runner] = SimpleQueue()
-    for _ in range(2):
-        runners.put(Runner())
+    """All kills that are asked for, two at a time if there are many."""
+    kills, runners = chosen(request, "kill"), SimpleQueue[Runner]()
+    both = [runner, *([Runner()] if len(kills) > 2 else [])]
+    for one in both:
+        runners.put(one)
 
     def work(kill: Kill) -> Outcome:
-        runner = runners.get()
+        one = runners.get()
         try:
-            return killed(runner, kill, tmp_path_factory.mktemp("crash"), account())
+            return killed(one, kill, tmp_path_factory.mktemp("crash"), account())
         finally:
-            runners.put(runner)
+            runners.put(one)
 
-    with ThreadPoolExecutor(2) as pool:
-        yield {kill: pool.submit(work, kill) for kill in chosen(request, "kill")}
-    for _ in range(2):
-        runners.get().close()
+    with ThreadPoolExecutor(len(both)) as pool:
+        yield {kill: pool.submit(work, kill) for kill in kills}
+    for one in both[1:]:
+        one.close()
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
@@ -265,14 +273,12 @@ def test_a_package_with_a_table_that_dlt_has_not_noted_is_read_again(
     assert "cannot be loaded" not in capfd.readouterr().err
 
 
-def test_at_most_one_package_is_read_again(tmp_path: Path) -> None:
+def test_at_most_one_package_is_read_again(runner: Runner, tmp_path: Path) -> None:
     """Killed in the third package: the two before it stay, and of the rows that were read not many
     more than one package's are read again.
     """
     box = Watched(seed=6, customers=1400)
-    runner = Runner()
     done = killed(runner, Kill("a page was read", 11), tmp_path, box, ["customers"])
-    runner.close()
     assert done.statuses == [-9, 0]
     done.copy.check("customers")
     again = done.before & done.after
@@ -299,13 +305,6 @@ def test_a_run_in_packages_reads_nothing_twice(
         box.sent
     )  # windows that are split after they were asked for overlap
     assert box.counts["/v1/customers", 200] <= 6
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[Runner]:
-    found = Runner()
-    yield found
-    found.close()
 
 
 @pytest.mark.long

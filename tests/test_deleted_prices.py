@@ -24,7 +24,7 @@ VERSIONS = (PIN, OLD, "2025-02-24.acacia", PIN)
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Copy]:
-    with copy_of(Sandbox(seed=4, customers=4, oddities=False), tmp_path) as found:
+    with copy_of(Sandbox(seed=4, customers=4, oddities=False), tmp_path, hold=True) as found:
         found.sync(resources=TABLES)
         found.box.advance(DAY)
         yield found
@@ -122,7 +122,7 @@ def play(seed: int, deletes: Deletes = "soft") -> None:
     """Gaps, old versions, and deletions of what items show; then two quiet runs."""
     dice, box = random.Random(seed), Sandbox(seed=seed, customers=6, products=5, oddities=False)
     box.advance(DAY)
-    with tempfile.TemporaryDirectory() as folder, copy_of(box, Path(folder)) as copy:
+    with tempfile.TemporaryDirectory() as folder, copy_of(box, Path(folder), hold=True) as copy:
         copy.sync(resources=TABLES, deletes=deletes)
         inline = set(box.account.inline_prices)
         for _ in range(3):

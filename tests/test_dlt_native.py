@@ -66,7 +66,7 @@ def grow(box: Sandbox) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Copy]:
-    with copy_of(account(), tmp_path) as found:
+    with copy_of(account(), tmp_path, hold=True) as found:
         yield found
 
 
@@ -189,7 +189,7 @@ def test_a_limit_counts_pages(tmp_path: Path) -> None:
     brings the rest.
     """
     box = Sandbox(seed=3, customers=250, oddities=False)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         for least, by_rows in (1, False), (101, True):
             copy.run(
                 copy.source().with_resources("customers").add_limit(least, count_rows=by_rows),
@@ -262,7 +262,7 @@ def test_no_rows_stay_in_dlt_s_folder(
     """Which is the user's alone; unless the settings say otherwise."""
     if keeps:
         monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")
-    with copy_of(account(), tmp_path) as copy:
+    with copy_of(account(), tmp_path, hold=True) as copy:
         pipeline = dlt.pipeline(
             f"private_{keeps}",
             destination=dlt.destinations.duckdb(str(tmp_path / "x.duckdb")),
@@ -274,9 +274,11 @@ def test_no_rows_stay_in_dlt_s_folder(
     assert any(Path(pipeline.working_dir).rglob("customers*.parquet")) is keeps
 
 
-@pytest.mark.parametrize("yields", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize(
+    ("yields", "loads"), [(2, 1), *((yields, 2) for yields in (1, 2, 3, 4, 6))]
+)
 def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch, yields: int
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, yields: int, loads: int
 ) -> None:
     """In the first load and in a later one: parents, children and what is embedded in these all
     come in the end.
@@ -284,7 +286,7 @@ def test_a_generator_that_is_stopped_after_any_yield_loses_nothing(
     some = ("prices", "subscriptions")
     copy.box.faults.short = 0.9
     monkeypatch.setattr(reader, "MAX_TABLE_ROWS", 2)
-    for _ in range(2):
+    for _ in range(loads):
         copy.run(copy.source().with_resources(*some).add_limit(yields))
         copy.run(copy.source().with_resources(*some))
 
@@ -368,11 +370,11 @@ def test_every_column_is_described_in_the_database(copy: Copy) -> None:
     comments = (
         "select table_name, column_name, comment from duckdb_columns() where schema_name = 'stripe'"
     )
-    copy.run()
+    copy.run(copy.source().with_resources(*SOME, "changes"))
     assert {comment for _, _, comment in copy.select(comments)} == {None}
     copy.select("comment on column stripe.customers.email is 'Ask first.'")
     copy.box.advance(400)
-    copy.run()
+    copy.run(copy.source().with_resources(*SOME, "changes"))
 
     tables = copy.pipeline.default_schema.tables
     described = {
@@ -382,7 +384,7 @@ def test_every_column_is_described_in_the_database(copy: Copy) -> None:
     }
     assert described.pop(("customers", "email")) == "Ask first."
     assert described == {key: tables[key[0]]["columns"][key[1]]["description"] for key in described}
-    assert len(described) > 250 and any("'" in str(comment) for comment in described.values())
+    assert len(described) > 100 and any("'" in str(comment) for comment in described.values())
 
     copy.sync(full_refresh=True)
     fresh = copy.select(f"{comments} and comment is null")

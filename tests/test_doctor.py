@@ -77,7 +77,7 @@ def test_all_is_well(shell: Shell) -> None:
 
 
 def test_a_loaded_dataset_is_named(shell: Shell) -> None:
-    assert shell.sync("--state-dir", "state").code == 0
+    assert shell.sync("--resources", "customers", "--state-dir", "state").code == 0
     content = (shell.folder / "stripe_feed.duckdb").read_bytes()
 
     checks = findings(shell.run("doctor", "--json"))
@@ -452,7 +452,7 @@ def test_a_file_named_like_its_dataset(shell: Shell) -> None:
 
 
 def test_a_dataset_of_another_account_or_mode(shell: Shell, tmp_path: Path) -> None:
-    assert shell.sync("--state-dir", "state").code == 0
+    assert shell.sync("--resources", "customers", "--state-dir", "state").code == 0
     with shell_of(Sandbox(seed=6, customers=5, now=shell.box.now), tmp_path) as other:
         said = other.run("doctor", "--json")
 

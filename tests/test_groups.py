@@ -22,7 +22,7 @@ from tests.core import CORE, CORE_TABLES
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Copy]:
-    with copy_of(Sandbox(customers=3, oddities=False), tmp_path) as found:
+    with copy_of(Sandbox(customers=3, oddities=False), tmp_path, hold=True) as found:
         yield found
 
 

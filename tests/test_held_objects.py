@@ -80,7 +80,7 @@ def shop() -> Shop:
 
 @pytest.fixture
 def copy(shop: Shop, tmp_path: Path) -> Iterator[Copy]:
-    with copy_of(shop.box, tmp_path) as found:
+    with copy_of(shop.box, tmp_path, hold=True) as found:
         yield found
 
 

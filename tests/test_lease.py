@@ -124,6 +124,16 @@ def test_what_a_killed_worker_had_sent_is_waited_for(database: str) -> None:
             pass
 
 
+def test_a_sync_does_not_begin_before_its_turn(tmp_path: Path, database: str) -> None:
+    """Whoever holds the dataset is named, and no list is asked for."""
+    box = Sandbox(seed=3, customers=1, oddities=False)
+    with box.serve() as url, hold_lease(copy_in("a"), "stripe-feed sync", 0):
+        copy = PostgresCopy(box, url, tmp_path)
+        with pytest.raises(Locked, match=f"^{NAMES_THE_OTHER}$"):
+            copy.sync(resources=["customers"], wait=0)
+    assert "/v1/customers" not in {path for path, _ in box.counts}
+
+
 def test_a_copy_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://u:canary@127.0.0.1:1/x")
     with (

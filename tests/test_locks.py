@@ -47,7 +47,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
     """A copy, and what came since."""
     with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as found:
         found.alone = False
-        found.sync(resources=TABLES)
+        found.load(resources=TABLES)
         found.box.advance(3_600)
         found.box.create("customers", name="New")
         found.box.update("products", next(iter(found.box.objects("products"))), name="Changed")

@@ -187,7 +187,7 @@ def test_a_run_that_stripe_or_a_defect_stops_is_on_record(
 def test_sync_catches_up(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with killed_at(monkeypatch, load, "_load", "before"):
         shell.run("push", "run")
-    assert shell.sync().code == 0
+    assert shell.sync("--resources", "customers").code == 0
     assert counts(shell.folder) == [1, 1, 1]
 
 
@@ -208,7 +208,7 @@ def test_a_full_refresh_keeps_the_tables_and_other_commands_know_them(shell: She
 
 
 def test_a_copy_of_another_account_gets_no_runs(shell: Shell) -> None:
-    assert shell.sync().code == 0
+    assert shell.sync("--resources", "customers").code == 0
     other = Sandbox(seed=6, customers=2)
     with other.serve() as url:
         shell.url, shell.key = url, other.key

@@ -147,7 +147,7 @@ def told(
 ) -> Iterator[Told]:
     """First load, changes, second run, verify, reconcile and an idle run, of a share at once."""
     box = Sandbox(customers=2, oddities=False)
-    with copy_of(box, tmp_path_factory.mktemp("rows")) as copy:
+    with copy_of(box, tmp_path_factory.mktemp("rows"), hold=True) as copy:
         told = Told(copy, SHARES[request.param])
         told.sync()
         copy.check(*told.names)

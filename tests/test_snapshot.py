@@ -44,7 +44,7 @@ def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(
 ) -> None:
     box = Sandbox(seed=8, customers=count, oddities=False)
     box.advance(SETTLED)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         there = set(box.objects("customers"))
         told = changing(copy)
         copy.sync(resources=["customers"], snapshot=True)
@@ -86,7 +86,7 @@ def test_events_go_on_from_an_image_that_was_made_of_a_row(
     )
     invoice = box.create("invoices", lines=12, status="open")["id"]
     box.advance(DAY)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.sync(resources=tables, snapshot=not days)
         if days:
             for id in (round, ends):
@@ -117,7 +117,7 @@ def test_events_go_on_from_an_image_that_was_made_of_a_row(
 def test_f7_without_it_there_are_none(tmp_path: Path) -> None:
     box = Sandbox(seed=8, customers=50, oddities=False)
     box.advance(SETTLED)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         told = changing(copy)
         copy.sync(resources=["customers"])
         box.on_request = None

@@ -49,7 +49,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def copy(loaded: bytes, tmp_path: Path) -> Iterator[Copy]:
     """A copy of the account that is up to date."""
-    with copy_of(account(), tmp_path) as found:
+    with copy_of(account(), tmp_path, hold=True) as found:
         (tmp_path / found.database).write_bytes(loaded)
         yield found
 
@@ -99,7 +99,7 @@ def asked(box: Sandbox) -> Counter[str]:
 def lived(loaded: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """After three stretches of a busy life, each followed by a sync, and a quiet sync at the end."""
     box = account()
-    with copy_of(box, tmp_path_factory.mktemp("lived")) as copy:
+    with copy_of(box, tmp_path_factory.mktemp("lived"), hold=True) as copy:
         (copy.folder / copy.database).write_bytes(loaded)
         for seconds, count, wait in ((2, 90, 30), (500, 150, 1), (3000, 150, 200)):
             box.live(seconds, count)
@@ -534,7 +534,7 @@ def _show(box: Sandbox, id: str) -> None:
 def test_an_event_in_the_second_of_the_list_wins(tmp_path: Path) -> None:
     """The list was asked for in that second, before the change: its row yields."""
     box = account()
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.sync(resources=["customers"])
         box.update("customers", some(copy, "customers"), name="in the same second")
         settled(copy, "customers")
@@ -646,7 +646,7 @@ def test_objects_that_lie_close_are_read_again_by_listing_them(copy: Copy) -> No
 def test_a_resource_that_is_added_later_is_followed_from_its_list_on(tmp_path: Path) -> None:
     """No change of what was before; all that comes after."""
     box = account()
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.sync(resources=["customers"])
         box.update("products", some(copy, "products"), name="before")
         box.update("customers", some(copy, "customers"), name="A")
@@ -727,7 +727,7 @@ def test_a_copy_whose_key_gets_the_permission_later_is_compared_first(
     on events tell.
     """
     box, table = account(), "customers"
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         key = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
         settled(copy, table, api_key=key)
         first, second = some(copy, table, 0), some(copy, table, 1)
@@ -761,7 +761,7 @@ def unfollowed(tmp_path: Path) -> Iterator[Copy]:
     """A new account, whose key `rk` may not read events, and no copy of it yet."""
     box = account()
     box.restrict("rk_test_1", permissions=PERMISSIONS - {"rak_event_read"})
-    with copy_of(box, tmp_path) as found:
+    with copy_of(box, tmp_path, hold=True) as found:
         yield found
 
 
@@ -908,7 +908,7 @@ def test_customers_alone_warn_that_they_do_not_follow(
 def test_a_plain_run_follows_from_the_second_on(tmp_path: Path) -> None:
     """The first loads what there is; the events since it began come with the second."""
     box = account()
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         done = dict[str, bool]()
 
         def change(template: str, params: Any) -> None:

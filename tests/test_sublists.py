@@ -117,7 +117,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     happen; `made`, `changed` and `removed` are ids by resource.
     """
     box = account()
-    with copy_of(box, tmp_path_factory.mktemp("lists")) as copy:
+    with copy_of(box, tmp_path_factory.mktemp("lists"), hold=True) as copy:
         seen: dict[str, Any] = {"copy": copy, "planned": {}}
         seen["first"] = (sync(copy), asked(copy), {name: rows(copy, name) for name in LISTS}, {name: truth(box, name) for name in LISTS})  # fmt: skip
         seen["first told"] = told(copy)
@@ -230,7 +230,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
     for _ in range(3):
         make(box, "persons", box.create("accounts")["id"])
     box.advance(1_000)
-    with copy_of(box, tmp_path) as found:
+    with copy_of(box, tmp_path, hold=True) as found:
         yield found
 
 
