@@ -186,9 +186,9 @@ def test_a_dry_run_and_a_wrong_id_touch_nothing(box: Sandbox, shell: Shell, jane
     said = forget(shell, jane, "--dry-run")
     assert (said.code, said.out) == (0, "")
     assert "Subscriptions that end with it at once: 1" in said.err
-    for wrong in ("sub_1", "cus_1/../x", "jane"):
-        assert forget(shell, wrong).code == 2
-    assert forget(shell, "cus_none").code == 1
+    assert forget(shell, "sub_1").code == 2
+    for nobody in ("cus_none", "cus_1/../x", "jane"):  # another system's ids may look like that
+        assert forget(shell, nobody).code == 1
     assert held() == before
     assert len(box.events) == events
 
