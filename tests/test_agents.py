@@ -206,7 +206,7 @@ def test_an_answer_that_is_too_long_says_so(agent: Agent, monkeypatch: pytest.Mo
         ("query", {"sql": 5}, "sql: 5 is not of type 'string'"),
         ("query", {"sql": "select 1", "limit": 100_000}, "limit: "),
         ("tables", {"table": "secrets"}, "table: "),
-        ("changes", {"customer": "x' or 1=1"}, "customer: "),
+        ("changes", {"customer": 5}, "customer: "),
         ("stripe_get", {"resource": "customers", "id": "cus_1", "api_key": "x"}, "api_key"),
         ("explain", {"change_id": "evt_none"}, "evt_none"),
     ],

@@ -19,7 +19,7 @@ import pytest
 
 from stripe_feed.errors import UsageError
 from stripe_feed.write.push.definition import make_definition
-from stripe_feed.write.push.log import LOG, PushLog
+from stripe_feed.write.push.log import LOG, PushLog, PushStep
 from stripe_feed.write.push.rows import read_rows
 from tests.pushing import Pushing, ends, pushing, reasons
 
@@ -235,6 +235,23 @@ def test_the_address_of_a_customer_is_erased_where_it_is_the_key_of_something_el
         assert len(log.erase("cus_1", ["sub_1", "sub_2"])) == 3
         assert log.rows("plans").keys() == {"7"} and log.rows("bills") == {}
     assert b"canary" not in (tmp_path / "log.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize("customer", ["gold", "%", "cus%1", "1"])
+def test_an_id_that_a_customer_had_elsewhere_is_no_pattern_and_no_other_object(
+    tmp_path: Path, customer: str
+) -> None:
+    with PushLog(tmp_path / "log.sqlite", lambda: 0.0) as log:
+        log.stamp("acct_1", False)
+        for key, path in (
+            ("a", "/v1/customers/cus_1"),
+            ("b", "/v1/products/gold"),
+            ("c", "/v1/products/1"),
+        ):
+            log.begin("crm", key, "digest", [PushStep("update", "post", path, {})])
+        assert log.erase(customer) == set()
+        assert all(log.open_steps("crm", key) for key in "abc")
+        assert log.erase("cus_1") == {("crm", "a")}
 
 
 # -- prices ----------------------------------------------------------------------------------------

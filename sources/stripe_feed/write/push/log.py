@@ -20,7 +20,9 @@ from pathlib import Path
 from secrets import randbelow, token_hex
 from typing import Any, Literal
 
+from ...api.forms import path_to
 from ...errors import SetupError, UsageError, WrongAccount
+from ...resources.writable import WRITABLE
 from ...sqlite_file import SqliteFile
 from ..order import KEY_PREFIX
 
@@ -475,14 +477,17 @@ class PushLog(SqliteFile):
     def erase(
         self, object_id: str, others: Iterable[str] = (), named: Iterable[str] = ()
     ) -> set[tuple[str, str]]:
-        """Erase what is known of an object; return the pushes and keys of the rows that were.
+        """Erase what is known of a customer; return the pushes and keys of the rows that were.
 
         Keys of rows stay, for versions go on counting, unless they tell who it was. `others`: objects
         of the same person, whose rows are erased if their key is an address. `named`: keys, or parts
         of them, that tell it.
         """
-        about = "object_id = ? or path like '%/' || ? or path like '%/' || ? || '/%'"
-        ids = (object_id, object_id, object_id)
+        about = "object_id = ? or path = ? or instr(path, ?) = 1"
+        path = path_to(
+            WRITABLE["customers"].verbs["update"].path, object_id
+        )  # ids can be anything: no pattern
+        ids = (object_id, path, f"{path}/")
         with self.transaction() as db:
             # a row that is gone has no object any more, but its requests name it
             rows = self.query(
