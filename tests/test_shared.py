@@ -109,6 +109,7 @@ def test_two_accounts_with_an_object_of_the_same_id(shell: Shell) -> None:
         refused = shell.run(*verb, *AT)
         words = f"holds the accounts connected to {shell.box.account_id}"
         assert (refused.code, words in refused.error) == (3, True)
+        assert "sync --account acct_...`" in refused.error
     with shell_of(Sandbox(seed=2, customers=0, products=0, oddities=False), Path()) as other_shell:
         other_shell.box.connect(customers=0, products=1)
         refused = sync_shared(other_shell)

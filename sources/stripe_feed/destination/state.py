@@ -65,6 +65,11 @@ def check_owner(account: Account, owner: tuple[str, bool] | None) -> None:
     if owner is None or owner == (account.id, account.livemode):
         return
     stored, requested = _account_and_mode(*owner), _account_and_mode(account.id, account.livemode)
+    if MANY in owner[0] and MANY not in account.id:
+        raise WrongAccount(
+            f"The dataset holds {stored}, and this needs one of a single account. "
+            "Load the account into one of its own: `stripe-feed sync --account acct_...`."
+        )
     raise WrongAccount(
         f"The dataset holds {stored}, but the key is for {requested}. Use another --dataset or the other key."
     )
