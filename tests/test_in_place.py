@@ -9,7 +9,9 @@ import dlt
 import pyarrow as pa
 import pytest
 
+from stripe_feed.destination import duckdb_file
 from stripe_feed.destination.duckdb.client import duckdb_in_place
+from stripe_feed.destination.duckdb_file import keep_open
 from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 
 
@@ -53,6 +55,31 @@ def test_nested_tables_have_files_of_their_own(tmp_path: Path) -> None:
             assert client.execute_sql("select n from orders__lines") == [(3,)]
 
 
+@pytest.mark.broad
+def test_a_package_may_be_larger_than_the_memory_of_a_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows go to the table one after the other."""
+    monkeypatch.setattr(duckdb_file, "LOAD_SETTINGS", ("set memory_limit = '40MB'",))
+    text = "".join(chr(97 + n % 26) for n in range(5_000))
+    rows = [
+        {"id": f"{n}", "_version": version, "note": f"{n * version}{text}"}
+        for version in (1, 2)
+        for n in range(8_000)
+    ]
+    with dlt_settings():
+        pipeline = open_pipeline(
+            str(tmp_path / "copy.duckdb"), dataset="rows", state_dir=str(tmp_path / "state")
+        )
+        pipeline.extract(kept(*(pa.Table.from_pylist(rows[n::20]) for n in range(20))))
+        pipeline.normalize()
+        with keep_open(pipeline):
+            pipeline.load()
+        with pipeline.sql_client() as client:
+            found = client.execute_sql("select count(*), sum(_version) from kept")
+    assert found == [(8_000, 16_000)]
+
+
 def load_orders(pipeline: Any, *orders: dict[str, Any]) -> None:
     """Merge some rows with nested ones."""
     pipeline.run(
@@ -68,12 +95,16 @@ def load_orders(pipeline: Any, *orders: dict[str, Any]) -> None:
 
 def load(pipeline: Any, columns: dict[str, list[Any]], **options: Any) -> None:
     """Merge some rows."""
-    kept = dlt.resource(
-        [pa.table(columns)],
+    pipeline.run(kept(pa.table(columns)), **options)
+
+
+def kept(*tables: pa.Table) -> Any:
+    """A resource of which the newest row of each key is kept."""
+    return dlt.resource(
+        list(tables),
         name="kept",
         primary_key="id",
         write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         columns={"_version": {"data_type": "bigint", "dedup_sort": "desc"}},
         file_format="parquet",
     )
-    pipeline.run(kept, **options)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.exceptions import SourceSectionNotAvailable
 
 from stripe_feed.extract.run import open_run
@@ -171,19 +172,21 @@ def test_events_wait_until_every_list_has_ended() -> None:
 @pytest.mark.parametrize("runs", [2, 5])
 def test_an_idle_cursor_is_stored_every_six_hours(copy: Copy, runs: int) -> None:
     """Or a copy of a quiet account would list an ever longer time; not more often, or each run
-    would write.
+    would write. What dlt has looked up in its settings is kept of one run only.
     """
     copy.load(resources=["customers"])
     first, noted = copy.box.now, books(copy)[1]
-    found = []
+    found, lookups = [], []
     for hours in (5, 2, 1, 4, 2)[:runs]:
         copy.box.advance(hours * 3600)
         copy.sync(resources=["customers"])
         found.append(
             (books(copy)[1] - noted, round((copy.states["customers"]["t0"] - first) / 3600))
         )
+        lookups.append(get_resolved_traces().all_traces)
 
     assert found == [(0, 0), (1, 7), (1, 7), (1, 7), (2, 14)][:runs]
+    assert lookups[0] is not lookups[1]
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told by an event", "without events"])

@@ -18,7 +18,7 @@ from .error_messages import file_error, is_lock_error
 from .locks import retry_while_locked
 from .place import place_of
 
-_DUCKDB_MEMORY = "200MB"  # enough for a package; DuckDB's default would keep whole files in memory
+_DUCKDB_MEMORY = "120MB"  # DuckDB's default would keep whole files in memory
 _HEADER_BYTES = 12_288  # https://duckdb.org/docs/stable/internals/storage: three blocks of 4,096
 DUCKDB_JOBS = 2  # side by side, one thread each
 LOAD_SETTINGS = (

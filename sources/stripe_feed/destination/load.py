@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.exceptions import SignalReceivedException
 from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -200,6 +201,7 @@ def run_load(
     A package that the destination refuses is dropped; after a temporary fault it waits for the next
     run. `require_lease` is called before the load and raises if another run may write by now.
     """
+    get_resolved_traces().clear()  # else dlt keeps all lookups of settings for a trace that is off
     with translate_errors(pipeline):
         if source is not None:
             _record_base_state(pipeline)

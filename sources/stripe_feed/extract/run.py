@@ -207,7 +207,7 @@ class RunContext:
         self.left_out = RejectedObjects()  # objects that cannot be stored
         self.pending_events = PendingEvents(webhook_events)
         self.had_changes = False  # changes were stored before this package
-        self.embedded_seen: set[str] = set()
+        self.embedded_seen: set[str] = set()  # in this package: there may be millions
         self.newest_seen = 0  # the newest second at which something happened at Stripe
         self.needs_another_package = False
         self._proven_second: int | None = None  # proven when the package began
@@ -298,6 +298,7 @@ class RunContext:
     def begin_package(self) -> None:
         """Start another package of this run."""
         self.counters.begin_package()
+        self.embedded_seen.clear()
         self.needs_another_package = False
         self._is_by_id, self._next_is_by_id = self._next_is_by_id, False
         self._plan = None
@@ -436,7 +437,6 @@ class RunContext:
         self.events_denied, self._events_checked = None, False
         self._ended, self._failed = 0, False
         self.listing_runs.clear()
-        self.embedded_seen.clear()
         self.begin_package()
 
     def _forget_results(self) -> None:

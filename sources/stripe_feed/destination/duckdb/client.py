@@ -1,6 +1,7 @@
 """dlt's DuckDB destination, with merges that read the Parquet files of a package where they are.
 
-dlt copies them to staging tables first, which writes each row to the database twice.
+dlt copies them to staging tables first, which writes each row to the database twice. Its merge chooses
+among whole rows, which holds them in memory thrice; here it chooses among their places in the files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 
 _FILES = "x-stripe-feed-files"  # in dlt's description of a table: the files to merge
+_FILE = "_dlt_file"  # dlt reserves names that begin so
+_PLACE = (_FILE, "file_row_number")  # DuckDB gives the name of the second
 
 
 class duckdb_in_place(duckdb):
@@ -102,15 +105,42 @@ class _InPlaceMerge(SqlMergeFollowupJob):
             statements = [statement.replace(staging, rows) for statement in statements]
         return statements
 
+    @classmethod
+    def gen_select_from_dedup_sql(
+        cls,
+        table_name: str,
+        primary_keys: Sequence[str],
+        columns: Sequence[str],
+        dedup_sort: tuple[str, Any] | None = None,
+        condition: str | None = None,
+        condition_columns: Sequence[str] | None = None,
+        skip_dedup: bool = False,
+    ) -> str:
+        """dlt's choice of rows, by their places; then the rows at these places, one after the other."""
+        places = super().gen_select_from_dedup_sql(
+            table_name,
+            primary_keys,
+            _PLACE,
+            dedup_sort,  # type: ignore[arg-type]  # dlt means None, too
+            "1 = 1" if condition is None else condition,
+            [*columns, *(condition_columns or ())],
+            skip_dedup,
+        )
+        place = ", ".join(_PLACE)
+        return f"SELECT {', '.join(columns)} FROM {table_name} WHERE ({place}) IN ({places})"
+
 
 def _rows_of(files: list[str], target: str) -> str:
-    """A subquery of the rows in the files, with the columns of the table that they go to."""
-    empty = f"select * from {target} where false"
+    """A subquery of the rows in the files and their places, with the columns of the table that they
+    go to.
+    """
+    empty = f"select *, null as {_PLACE[0]}, null as {_PLACE[1]} from {target} where false"
     if not files:  # of a nested table
         return f"({empty})"
     paths = ", ".join(map(_literal, files))
     return (
-        f"(select * from read_parquet([{paths}], union_by_name = true) union all by name {empty})"
+        f"(select * from read_parquet([{paths}], union_by_name = true, filename = '{_FILE}', "
+        f"file_row_number = true) union all by name {empty})"
     )
 
 

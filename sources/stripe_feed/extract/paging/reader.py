@@ -15,8 +15,8 @@ from .windows import NoProgress, PageRequest, Range, RowKey, Walk
 
 PageRow = TypeVar("PageRow")
 
-MAX_TABLE_ROWS = 5_000  # rows per Arrow table
-MAX_TABLE_BYTES = 16_000_000  # a page's bytes stay in memory until its table is built
+MAX_TABLE_ROWS = 2_500  # rows per Arrow table
+MAX_TABLE_BYTES = 8_000_000  # a page's bytes stay in memory until its table is built
 # beyond that, only a listing with less than one batch waiting asks for pages
 MAX_WAITING_BATCHES = 2
 MAX_PAUSE = 0.05  # seconds that a consumer waits for a batch, so that it need not ask all the time
