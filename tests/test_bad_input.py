@@ -559,7 +559,7 @@ def test_a_file_that_is_no_database_or_damaged(shell: Shell) -> None:
             shell.sync("--database", name),
             3,
             (
-                f"{name} is not a DuckDB database, or is damaged. Restore it, or choose another --database."
+                f"{name} is not a DuckDB database, or is damaged. Restore it, or move it away, and the next sync loads everything again; or choose another --database."
             ),
         )
         assert (shell.folder / name).read_bytes() == bad

@@ -397,7 +397,7 @@ def file_error(file: Path, text: str) -> SetupError:
             f"{file.name} is an SQLite database. Choose another --database, or --destination sqlalchemy for it."
         )
     return SetupError(
-        f"{file.name} is not a DuckDB database, or is damaged. Restore it, or choose another --database."
+        f"{file.name} is not a DuckDB database, or is damaged. Restore it, or move it away, and the next sync loads everything again; or choose another --database."
     )
 
 
