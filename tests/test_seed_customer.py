@@ -496,7 +496,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
             box.put(table, one)
     box.update("customers", "cus_Full", **EXPANDED)
     box.advance(60)
-    with copy_of(box, tmp_path_factory.mktemp("seed")) as found_copy:
+    with copy_of(box, tmp_path_factory.mktemp("seed"), hold=True) as found_copy:
         found_copy.sync()
         yield found_copy
 
