@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import adbc_driver_postgresql.dbapi
 import dlt
@@ -29,6 +29,7 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import sync
 from tests.copies import FAST
 from tests.model_triggers import Rows, Watched, a_model_trigger, check_against_calculation
+from tests.odd_rows import make_odd
 from tests.postgres import postgres_server
 from tests.reports import read_page
 from tests.timelines import AS_OF as TIMELINES_AS_OF
@@ -113,12 +114,15 @@ def copy_tables(connection: Any, tables: dict[str, pa.Table], url: str) -> None:
         server.commit()
 
 
-@pytest.mark.parametrize("family", ["observed", "invoiced"])
+@pytest.mark.parametrize("family", ["observed", "invoiced", "odd"])
 def test_every_row_is_that_of_duckdb_in_any_time_zone(
-    postgres: str, family: Family, tmp_path: Path
+    postgres: str, family: Family | Literal["odd"], tmp_path: Path
 ) -> None:
-    tables = raw_tables(draw_account(5, 120, family))
+    tables = raw_tables(draw_account(5, 120, "invoiced" if family == "odd" else family))
     connection = new_connection(tables)
+    if family == "odd":
+        make_odd(connection)
+        tables = {name: connection.table(f"stripe.{name}").to_arrow_table() for name in tables}
     connection.execute("set timezone = 'Asia/Kolkata'")
     ours = duckdb_database(connection, "stripe")
     as_of = {"as_of": f"{utc_time(TIMELINES_AS_OF)}"}

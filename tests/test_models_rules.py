@@ -49,7 +49,18 @@ def test_every_rule_holds(database: ModelDatabase) -> None:
     assert [(result.check.name, result.rows) for result in results if result.failures] == []
 
 
+def test_no_column_becomes_a_float_for_whoever_reads_arrow(database: ModelDatabase) -> None:
+    found = database.execute(
+        "select table_name, column_name, data_type from information_schema.columns "
+        "where table_schema = 'stripe_models' and table_name not like '\\_%' escape '\\' "
+        "and data_type in ('DOUBLE', 'FLOAT', 'HUGEINT')"
+    )
+
+    assert found == []
+
+
 FAULTS = {
+    "amounts_can_be_read": """update stripe.subscription_items set price = '{"unit_amount_decimal": "abc"}'""",
     "discounts_leave_no_debt": "update int_stripe__net_mrr set mrr = -1 where mrr > 0",
     "history_does_not_overlap": "insert into subscription_item_history select * from subscription_item_history where valid_to is not null limit 1",
     "mrr_adds_up_by_product": "update int_stripe__net_mrr set mrr = mrr + 1",

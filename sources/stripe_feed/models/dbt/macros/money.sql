@@ -13,11 +13,25 @@
 {# numerator / denominator, both at least 0, rounded half up to an integer. #}
 {% macro rounded(numerator, denominator) %}{{ whole_div('2 * (' ~ numerator ~ ') + (' ~ denominator ~ ')', '2 * (' ~ denominator ~ ')') }}{% endmacro %}
 
-{# An amount that is given as text; null where DuckDB or Postgres cannot read it, so that one odd price stops no model. DuckDB reads wide decimals slowly: those that fit into a narrow one go through it. #}
+{# An amount that is given as text; null if it is no number that fits. DuckDB reads wide decimals slowly: those that fit into a narrow one go through it. #}
 {% macro amount_of(text) %}{{ return(adapter.dispatch('amount_of', 'stripe_feed')(text)) }}{% endmacro %}
-{% macro default__amount_of(text) %}cast({{ text }} as {{ type_amount() }}){% endmacro %}
-{% macro duckdb__amount_of(text) %}case when regexp_full_match({{ text }}, '-?[0-9]{1,12}([.][0-9]{1,6})?') then cast(cast({{ text }} as decimal(18, 6)) as {{ type_amount() }}) else try_cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
-{% macro postgres__amount_of(text) %}case when {{ text }} ~ '^-?[0-9]{1,26}([.][0-9]+)?([eE]-[0-9]{1,2})?$' then cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
+{% macro default__amount_of(text) %}try_cast({{ text }} as {{ type_amount() }}){% endmacro %}
+{% macro duckdb__amount_of(text) %}case when regexp_full_match({{ text }}, '-?[0-9]{1,12}([.][0-9]{1,6})?') then cast(cast({{ text }} as decimal(18, 6)) as {{ type_amount() }}) when regexp_full_match({{ text }}, '{{ number_pattern() }}') then cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
+{% macro postgres__amount_of(text) %}case when {{ text }} ~ '^({{ number_pattern() }})$' then cast({{ text }} as {{ type_amount() }}) end{% endmacro %}
+{% macro bigquery__amount_of(text) %}safe_cast({{ text }} as {{ type_amount() }}){% endmacro %}
+{% macro clickhouse__amount_of(text) %}toDecimal128OrNull({{ text }}, 12){% endmacro %}
+{% macro number_pattern() %}-?([0-9]{1,26}([.][0-9]+)?|[0-9]{1,16}([.][0-9]+)?[eE][+-]?[0-9]){% endmacro %}
+
+{# The text of an amount that is no number; null for every other. #}
+{% macro unreadable_amount(text) %}case when {{ amount_of(text) }} is null then {{ text }} end{% endmacro %}
+
+{# An integer that is given as text; null if it is none. #}
+{% macro integer_of(text) %}{{ return(adapter.dispatch('integer_of', 'stripe_feed')(text)) }}{% endmacro %}
+{% macro default__integer_of(text) %}try_cast({{ text }} as {{ type_bigint() }}){% endmacro %}
+{% macro duckdb__integer_of(text) %}case when regexp_full_match({{ text }}, '-?[0-9]{1,18}') then cast({{ text }} as {{ type_bigint() }}) end{% endmacro %}
+{% macro postgres__integer_of(text) %}case when {{ text }} ~ '^-?[0-9]{1,18}$' then cast({{ text }} as {{ type_bigint() }}) end{% endmacro %}
+{% macro bigquery__integer_of(text) %}safe_cast({{ text }} as {{ type_bigint() }}){% endmacro %}
+{% macro clickhouse__integer_of(text) %}toInt64OrNull({{ text }}){% endmacro %}
 
 {# An amount rounded half away from zero to an integer; on DuckDB by the same way round. #}
 {% macro whole(amount) %}{{ return(adapter.dispatch('whole', 'stripe_feed')(amount)) }}{% endmacro %}
@@ -56,6 +70,8 @@
 {% macro type_wide() %}{{ return(adapter.dispatch('type_wide', 'stripe_feed')()) }}{% endmacro %}
 {% macro default__type_wide() %}decimal(38, 0){% endmacro %}
 {% macro duckdb__type_wide() %}hugeint{% endmacro %}
+{#- What imitates Snowflake makes 64 bits of its widest integer. #}
+{% macro snowflake__type_wide() %}decimal(37, 0){% endmacro %}
 {% macro bigquery__type_wide() %}bignumeric{% endmacro %}
 {% macro clickhouse__type_wide() %}Nullable(Int256){% endmacro %}
 

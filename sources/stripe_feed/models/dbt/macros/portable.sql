@@ -44,17 +44,18 @@
 {% macro trino__utc(moment) %}cast({{ moment }} at time zone 'UTC' as timestamp(6)){% endmacro %}
 {% macro athena__utc(moment) %}cast({{ moment }} at time zone 'UTC' as timestamp(6)){% endmacro %}
 
-{# A JSON number of Unix seconds, given as text, as UTC time. #}
+{# A JSON number of Unix seconds, given as text, as UTC time; null if it is none. #}
 {% macro epoch(seconds) %}{{ return(adapter.dispatch('epoch', 'stripe_feed')(seconds)) }}{% endmacro %}
-{% macro default__epoch(seconds) %}(to_timestamp(cast({{ seconds }} as bigint)) at time zone 'UTC'){% endmacro %}
-{% macro duckdb__epoch(seconds) %}make_timestamp(cast({{ seconds }} as bigint) * 1000000){% endmacro %}
-{% macro redshift__epoch(seconds) %}(timestamp 'epoch' + cast({{ seconds }} as bigint) * interval '1 second'){% endmacro %}
-{% macro snowflake__epoch(seconds) %}to_timestamp_ntz(cast({{ seconds }} as bigint)){% endmacro %}
-{% macro bigquery__epoch(seconds) %}datetime(timestamp_seconds(cast({{ seconds }} as int64)), 'UTC'){% endmacro %}
-{% macro spark__epoch(seconds) %}(timestamp_ntz '1970-01-01 00:00:00' + make_dt_interval(0, 0, 0, cast({{ seconds }} as decimal(12, 0)))){% endmacro %}
-{% macro clickhouse__epoch(seconds) %}toDateTime64(toInt64OrNull({{ seconds }}), 6, 'UTC'){% endmacro %}
-{% macro trino__epoch(seconds) %}cast(from_unixtime(cast({{ seconds }} as bigint)) at time zone 'UTC' as timestamp(6)){% endmacro %}
-{% macro athena__epoch(seconds) %}cast(from_unixtime(cast({{ seconds }} as bigint)) at time zone 'UTC' as timestamp(6)){% endmacro %}
+{% macro default__epoch(seconds) %}(to_timestamp({{ integer_of(seconds) }}) at time zone 'UTC'){% endmacro %}
+{% macro duckdb__epoch(seconds) %}try(make_timestamp(cast({{ seconds }} as bigint) * 1000000)){% endmacro %}
+{% macro postgres__epoch(seconds) %}(to_timestamp(case when {{ seconds }} ~ '^([0-9]{1,11}|-[0-9]{1,10})$' then cast({{ seconds }} as bigint) end) at time zone 'UTC'){% endmacro %}
+{% macro redshift__epoch(seconds) %}(timestamp 'epoch' + {{ integer_of(seconds) }} * interval '1 second'){% endmacro %}
+{% macro snowflake__epoch(seconds) %}to_timestamp_ntz({{ integer_of(seconds) }}){% endmacro %}
+{% macro bigquery__epoch(seconds) %}datetime(timestamp_seconds({{ integer_of(seconds) }}), 'UTC'){% endmacro %}
+{% macro spark__epoch(seconds) %}(timestamp_ntz '1970-01-01 00:00:00' + make_dt_interval(0, 0, 0, try_cast({{ seconds }} as decimal(12, 0)))){% endmacro %}
+{% macro clickhouse__epoch(seconds) %}toDateTime64({{ integer_of(seconds) }}, 6, 'UTC'){% endmacro %}
+{% macro trino__epoch(seconds) %}cast(from_unixtime({{ integer_of(seconds) }}) at time zone 'UTC' as timestamp(6)){% endmacro %}
+{% macro athena__epoch(seconds) %}cast(from_unixtime({{ integer_of(seconds) }}) at time zone 'UTC' as timestamp(6)){% endmacro %}
 
 {# The moment that the models speak of: now, or the variable `as_of`. The only clock in the project. #}
 {% macro as_of() %}{% if var('as_of') %}cast('{{ var('as_of') }}' as {{ type_timestamp() }}){% else %}{{ adapter.dispatch('now', 'stripe_feed')() }}{% endif %}{% endmacro %}

@@ -22,9 +22,9 @@
     {{ relation }}.billing_scheme as billing_scheme,
     {{ relation }}.tiers_mode as tiers_mode,
     {{ relation }}.billing_interval as billing_interval,
-    coalesce(cast({{ relation }}.billing_interval_count as {{ type_bigint() }}), 1) as billing_interval_count,
+    coalesce({{ integer_of(relation ~ '.billing_interval_count') }}, 1) as billing_interval_count,
     {{ relation }}.usage_type as usage_type,
-    cast({{ relation }}.divide_quantity_by as {{ type_bigint() }}) as divide_quantity_by,
+    {{ integer_of(relation ~ '.divide_quantity_by') }} as divide_quantity_by,
     {{ relation }}.round_quantity as round_quantity,
     {{ relation }}.tax_behavior as tax_behavior{% endmacro %}
 

@@ -2,7 +2,7 @@
 with discounted as (
     select
         line_item_id,
-        sum(cast({{ json_text('element', 'amount') }} as {{ type_bigint() }})) as discount_amount
+        sum({{ integer_of(json_text('element', 'amount')) }}) as discount_amount
     from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'discount_amounts', '', ['line_item_id']) }} as discount_amounts
     group by line_item_id
 ),
@@ -10,13 +10,13 @@ with discounted as (
 inclusive as (
     select
         line_item_id,
-        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
+        {{ integer_of(json_text('element', 'amount')) }} as amount
     from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'taxes', '', ['line_item_id']) }} as taxes
     where {{ json_text('element', 'tax_behavior') }} = 'inclusive'
     union all
     select
         line_item_id,
-        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as amount
+        {{ integer_of(json_text('element', 'amount')) }} as amount
     from {{ json_rows(ref('stg_stripe__invoice_line_items'), 'tax_amounts', '', ['line_item_id']) }} as tax_amounts
     where {{ json_text('element', 'inclusive') }} = 'true'
 ),

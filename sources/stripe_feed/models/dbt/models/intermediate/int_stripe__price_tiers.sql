@@ -13,7 +13,7 @@ steps as (
 typed as (
     select
         price_id,
-        cast(up_to as {{ type_bigint() }}) as up_to,
+        {{ integer_of('up_to') }} as up_to,
         coalesce({{ amount_of('unit_amount') }}, 0) as unit_amount,
         coalesce({{ amount_of('flat_amount') }}, 0) as flat_amount
     from steps

@@ -13,7 +13,7 @@ detailed as (
     select
         balance_transaction_id,
         coalesce({{ json_text('element', 'type') }}, 'stripe_fee') as fee_type,
-        cast({{ json_text('element', 'amount') }} as {{ type_bigint() }}) as fee
+        {{ integer_of(json_text('element', 'amount')) }} as fee
     from {{ json_rows(ref('stg_stripe__balance_transactions'), 'fee_details', '', ['balance_transaction_id']) }} as elements
 ),
 

@@ -24,7 +24,7 @@ cohorts as (
         cohort_month,
         currency,
         count(*) as cohort_customers,
-        sum(start_mrr) as cohort_mrr
+        {{ total('start_mrr') }} as cohort_mrr
     from members
     group by cohort_month, currency
 ),
@@ -35,8 +35,8 @@ kept as (
         members.currency as currency,
         monthly.month as month,
         count(*) as retained_customers,
-        sum(case when monthly.mrr < members.start_mrr then monthly.mrr else members.start_mrr end) as retained_mrr,
-        sum(monthly.mrr) as mrr
+        {{ total('case when monthly.mrr < members.start_mrr then monthly.mrr else members.start_mrr end') }} as retained_mrr,
+        {{ total('monthly.mrr') }} as mrr
     from members
     inner join {{ ref('mrr_monthly_customer') }} as monthly
         on members.customer_id = monthly.customer_id and members.currency = monthly.currency and monthly.month >= members.cohort_month

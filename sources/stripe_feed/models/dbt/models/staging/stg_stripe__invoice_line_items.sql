@@ -15,6 +15,7 @@ select
     subtotal,
     coalesce(cast(quantity_decimal as {{ type_amount() }}), cast(quantity as {{ type_amount() }})) as quantity,
     {{ amount_of('coalesce(unit_amount, old_unit_amount)') }} as unit_amount,
+    {{ unreadable_amount('coalesce(unit_amount, old_unit_amount)') }} as unreadable_unit_amount,
     {{ epoch('period_start') }} as period_start_at,
     {{ epoch('period_end') }} as period_end_at,
     is_discountable,

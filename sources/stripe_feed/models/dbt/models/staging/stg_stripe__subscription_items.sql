@@ -6,6 +6,7 @@ select
     items.created_at as created_at,
     items.quantity as quantity,
     {{ typed_price('items') }},
+    {{ unreadable_amount('items.unit_amount') }} as unreadable_unit_amount,
     coalesce(items.period_start_at, {{ epoch(json_text('subscriptions.extra', 'current_period_start')) }}) as period_start_at,
     coalesce(items.period_end_at, {{ epoch(json_text('subscriptions.extra', 'current_period_end')) }}) as period_end_at,
     items.billed_until_at as billed_until_at,
