@@ -422,6 +422,7 @@ def test_the_json_of_sync_is_one_object(origin: Shell) -> None:
         "unread",
         "left_out",
         "failed",
+        "unanswered",
     }
     assert found["account_id"] == origin.box.account_id
     assert found["rows"]["customers"] == origin.truth()["customers"]

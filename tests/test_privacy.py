@@ -124,11 +124,11 @@ def leftovers(folder: Path) -> list[str]:
     ]
 
 
-def fails_at(template: str, fault: Any) -> Callable[[Shell], Said]:
+def fails_at(name: str, fault: Any, *arguments: str) -> Callable[[Shell], Said]:
     def run(shell: Shell) -> Said:
-        shell.box.faults.always[template] = fault
+        shell.box.faults.always[f"/v1/{name}"] = fault
         try:
-            return sync(shell, "--give-up-after", "0")
+            return sync(shell, "--give-up-after", "0", *arguments)
         finally:
             shell.box.faults.always.clear()
 
@@ -153,7 +153,7 @@ def fails_after_rows(shell: Shell) -> Said:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "MAX_TABLE_ROWS", 5)
         patch.setenv("DATA_WRITER__BUFFER_MAX_ITEMS", "1")
-        return fails_at("/v1/invoices", 500)(shell)
+        return fails_at("invoices", 500, "--resources", "invoices")(shell)
 
 
 def locked_meanwhile(shell: Shell) -> Said:
@@ -181,8 +181,8 @@ def sync(shell: Shell, *arguments: str, **environment: str) -> Said:
 
 RUNS: dict[str, tuple[int, Callable[[Shell], Said]]] = {
     "all is well": (0, sync),
-    "a malformed page": (5, fails_at("/v1/customers", "malformed")),
-    "an answer that Stripe never gives": (4, fails_at("/v1/invoices", 418)),
+    "a malformed page": (5, fails_at("customers", "malformed", "--resources", "customers")),
+    "an answer that Stripe never gives": (4, fails_at("invoices", 418)),
     "an error after some rows": (5, fails_after_rows),
     "an interrupt": (130, interrupted),
     "a lock": (3, locked_meanwhile),
@@ -351,11 +351,11 @@ def test_what_we_raise_holds_no_canary(shell: Shell) -> None:
         "state_dir": "state",
         "give_up_after": 0,
     }
-    for template, fault in {"/v1/customers": "malformed", "/v1/plans": 429}.items():
-        shell.box.faults.always = {template: fault}  # type: ignore[dict-item]
+    for name, fault in {"customers": "malformed", "plans": 429}.items():
+        shell.box.faults.always = {f"/v1/{name}": fault}  # type: ignore[dict-item]
         with pytest.raises(StripeFeedError) as raised:
-            run(api_key=KEY, **options)
-        texts[template] = "".join(traceback.format_exception(raised.value))
+            run(api_key=KEY, resources=[name], **options)
+        texts[name] = "".join(traceback.format_exception(raised.value))
     with pytest.raises(StripeFeedError) as raised:
         run(api_key=KEY + "x", **options)
     texts["key"] = "".join(traceback.format_exception(raised.value))

@@ -431,7 +431,7 @@ def test_secrets_are_looked_up_in_the_environment_and_by_dlt(
         ({"secrets": ["env:NOT_SET"]}, "The secret env:NOT_SET is not set. Set it in the environment, or remove it from the trigger."),
         ({"secrets": ["dlt:no.such"]}, "The secret dlt:no.such is not set. Set it in .dlt/secrets.toml, or remove it from the trigger."),
         ({"auth": {"bearer": "env:NOT_SET"}}, "The secret env:NOT_SET is not set. Set it in the environment, or remove it from the trigger."),
-        ({"secrets": ["env:SHORT"]}, "A secret is not of the form whsec_<base64 of at least 24 bytes>. Copy it anew, or have a new one made."),
+        ({"secrets": ["env:SHORT"]}, "deliver.secrets of t: A secret is not of the form whsec_<base64 of at least 24 bytes>. Copy it anew, or have a new one made."),
     ],
 )  # fmt: skip
 def test_a_secret_that_is_not_there_is_said_before_anything_is_sent(
