@@ -43,7 +43,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(loaded: Path, tmp_path: Path) -> Iterator[Copy]:
     """A copy of the account that is up to date; an hour has passed."""
-    with copy_of(account(), tmp_path) as found:
+    with copy_of(account(), tmp_path, hold=True) as found:
         shutil.copy(loaded, tmp_path / found.database)
         found.box.advance(3_600)
         yield found
@@ -373,7 +373,7 @@ def test_a_backfill_that_was_left_for_a_month_is_listed_again(
     nothing would tell.
     """
     box = Sandbox(seed=5, customers=300, oddities=False)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         monkeypatch.setattr(reader, "MAX_TABLE_ROWS", 50)
         with pytest.raises(Died), dying(3):
             copy.sync(resources=["customers"], checkpoint_rows=100)
@@ -393,7 +393,7 @@ def test_a_permission_that_comes_later_brings_what_was_deleted_before(tmp_path: 
     """The list shows nothing of it, and the events from then on do not either."""
     box = Sandbox(seed=5, customers=20, oddities=False)
     without = box.restrict(permissions=PERMISSIONS - {"rak_event_read"})
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.sync(resources=["customers"], api_key=without)
         box.advance(DAY)
         box.delete("customers", next(iter(box.objects("customers"))))
@@ -410,7 +410,7 @@ def test_what_was_deleted_in_the_middle_of_a_first_list_that_took_too_long_is_fo
 ) -> None:
     """The list begins again, and no event that Stripe still has tells of the deletion."""
     box = Sandbox(seed=5, customers=250, oddities=False)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.run(copy.source().with_resources("customers", "changes").add_limit(1))
         (loaded,) = copy.select("select id from stripe.customers limit 1")
         box.delete("customers", *loaded)
@@ -440,7 +440,7 @@ def test_another_api_version_makes_no_changes(tmp_path: Path, first: str, then: 
     versions differ in.
     """
     box = Sandbox(seed=9, customers=20)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.sync(api_version=first)
         subscription, invoice = ids(copy, "subscriptions")[2], ids(copy, "invoices")[1]
         (item, *_) = [

@@ -39,7 +39,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
     """An account with one customer that says it is something else."""
     box = Sandbox(seed=5, customers=4, oddities=False)
     box.advance(86_400)
-    with copy_of(box, tmp_path) as found:
+    with copy_of(box, tmp_path, hold=True) as found:
         yield found
 
 

@@ -27,7 +27,7 @@ def copy(tmp_path: Path) -> Any:
     """An account whose newest event is a day old, and no copy of it yet."""
     box = Sandbox(seed=3, customers=3, oddities=False)
     box.advance(24 * HOUR)
-    with copy_of(box, tmp_path) as found:
+    with copy_of(box, tmp_path, hold=True) as found:
         yield found
 
 

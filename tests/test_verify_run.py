@@ -29,7 +29,7 @@ ONLY = ("--resources", "customers")
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Copy]:
     """A copy whose customers all have changed since they were loaded."""
-    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as found:
+    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path, hold=True) as found:
         found.load(resources=MORE)
         found.box.advance(3_600)
         for id in found.box.objects("customers"):
@@ -86,7 +86,7 @@ def test_the_object_that_changed_last_is_compared_too(
     monkeypatch.setattr(
         RunContext, "proven", lambda self, second: min(second, self.newest_seen or second)
     )
-    with copy_of(Sandbox(seed=4, customers=3, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(seed=4, customers=3, oddities=False), tmp_path, hold=True) as copy:
         copy.sync(resources=TABLES)
         copy.box.advance(3_600)
         copy.box.update("customers", first(copy), name="Changed")
@@ -157,7 +157,7 @@ def test_what_cannot_be_taken_is_a_difference(copy: Copy) -> None:
 
 def test_what_nobody_asked_for_is_neither_a_difference_nor_lost(tmp_path: Path) -> None:
     """Even if it cannot be taken; a comparison without a start brings the rest."""
-    with copy_of(Sandbox(seed=5, customers=4, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(seed=5, customers=4, oddities=False), tmp_path, hold=True) as copy:
         copy.sync(resources=TABLES[:1], start_date=copy.box.now - 60)
         id = first(copy)
         copy.box.put("customers", copy.box.objects("customers")[id] | {"object": "card"})
@@ -174,7 +174,7 @@ def test_what_nobody_asked_for_is_neither_a_difference_nor_lost(tmp_path: Path) 
 def test_a_subscription_does_not_differ_by_the_prices_in_its_items(tmp_path: Path) -> None:
     """They change without it, and count by their ids."""
     tables = ("subscriptions", "prices", "plans")
-    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path, hold=True) as copy:
         copy.load(resources=tables)
         copy.box.advance(3_600)
         for what in ("subscriptions", "prices"):
@@ -192,7 +192,7 @@ def test_what_has_an_id_counts_whole_and_what_is_unknown_not(tmp_path: Path) -> 
         ({"discount": {"id": "di_1", "object": "discount", "end": 2}}, "discount"),
         ({"of_a_later_version": 2}, None),
     ]
-    with copy_of(Sandbox(seed=4, customers=1, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(seed=4, customers=1, oddities=False), tmp_path, hold=True) as copy:
         ids = [
             copy.box.create(
                 "customers",
@@ -231,7 +231,7 @@ def test_a_deleted_price_that_an_item_still_shows_is_found(tmp_path: Path) -> No
     `reconcile` takes it so, too.
     """
     tables = ("subscriptions", "prices", "plans")
-    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(seed=4, customers=6, oddities=False), tmp_path, hold=True) as copy:
         copy.load(resources=tables)
         copy.box.advance(3_600)
         used = {item["price"]["id"] for item in copy.box.children("subscription_items").values()}
@@ -338,7 +338,7 @@ def test_what_is_new_between_two_walks_of_a_whole_list_waits(tmp_path: Path) -> 
     missing; so are all, unless the list was empty.
     """
     tables = ("terminal_locations", "terminal_configurations")
-    with copy_of(Sandbox(customers=1, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(customers=1, oddities=False), tmp_path, hold=True) as copy:
         for _ in range(3):
             copy.box.create("terminal_locations")
         copy.box.advance(100)
