@@ -106,6 +106,8 @@ def test_without_json_a_line_says_what_came_of_it(shell: Shell) -> None:
     status, customer, *words = made.out.split()
     assert (made.code, status, " ".join(words)) == (0, "success", "Customer created successfully")
 
+    shown = shell.run(*CUSTOMER, "get", customer).out
+    assert all(word in shown for word in ("retrieved successfully", "Jane", EMAIL))
     plan = shell.run(*CUSTOMER, "update", customer, "--set", "name=B", "--dry-run")
     assert plan.out.splitlines()[1:] == [f"POST /v1/customers/{customer}", '  name="B"']
     found = shell.run(*CUSTOMER, "search", "--where", f"email={EMAIL}")

@@ -120,6 +120,16 @@ def test_a_missing_object_that_cannot_be_created_refuses_its_rows(people: Pushin
     assert people.writes() == []
 
 
+def test_nothing_is_created_for_a_row_that_another_name_refuses() -> None:
+    """In whatever order the row names them."""
+    lost = {"column": "sku", "find": "products", "by": "metadata.sku"}
+    fields = {"metadata.payer": BY_EMAIL | {"on_missing": "create"}, "metadata.sold": lost, "email": "email"}  # fmt: skip
+    with pushing(object="customers", key="id", match="email", map=fields) as people:
+        result = people.run([{**CHILDREN[0], "sku": "S9"}])
+        assert reasons(result) == {"0": "metadata.sold: no product has this metadata.sku."}
+        assert people.writes() == []
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

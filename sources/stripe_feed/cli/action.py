@@ -351,7 +351,9 @@ def open_text(file: str) -> str:
 
 
 def print_result(result: ActionResult) -> None:
-    """Print what was found as a table, and anything else as one line, with the requests of a dry run."""
+    """Print what was found as a table, and anything else as one line, with the requests of a dry run;
+    of one object that was retrieved, the plain fields.
+    """
     from .output import console_out, echo_err, escape_control, make_table
 
     if result.objects is not None:
@@ -363,12 +365,20 @@ def print_result(result: ActionResult) -> None:
     if result.ok:
         line = f"{result.status}  {result.id or '-'}  {result.message}"
         sys.stdout.write(f"{escape_control(line)}\n")
+    if result.ok and result.object is not None and result.action.endswith(".get"):
+        shown = {name: short(value) for name, value in result.object.items()}
+        rows = [[name, value] for name, value in shown.items() if _is_plain(value)]
+        console_out().print(make_table(["field", "value"], rows))
     for request in result.requests:
         sys.stdout.write(f"{request.method.upper()} {request.path}\n")
         for name, value in request.params.items():
             sys.stdout.write(
                 f"  {escape_control(name)}={escape_control(jsonlib.dumps(value, default=str))}\n"
             )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) and value != ""
 
 
 def short(value: Any) -> Any:

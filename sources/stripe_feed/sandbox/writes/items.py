@@ -69,7 +69,8 @@ def plan_items(
     for place, entry in enumerate(given):
         if not entry.get("id"):
             found.append(_planned(account, None, entry, f"{name}[{place}]"))
-    _check(found)
+    if given or not found:
+        _check(found)
     return found
 
 

@@ -36,15 +36,18 @@ class References:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def resolve(self, wanted: Wanted) -> Wanted:
-        """Put ids in the place of what a row names. Raises `InvalidParameter`."""
+        """Put ids in the place of what a row names. Raises `InvalidParameter`; what may be created
+        comes last, so that nothing is created for a row that is refused for another name.
+        """
         if CELL_TYPES.issuperset(map(type, wanted.given.values())):
             return wanted
-        given: dict[str, Any] = {}
-        for path, value in wanted.given.items():
-            resolved = self._resolved(path, value)
-            if isinstance(value, Reference) and resolved is None:
-                continue
-            given[path] = resolved
+        in_turn = sorted(wanted.given, key=lambda path: _may_create(wanted.given[path]))
+        found = {path: self._resolved(path, wanted.given[path]) for path in in_turn}
+        given = {
+            path: found[path]
+            for path, value in wanted.given.items()
+            if not isinstance(value, Reference) or found[path] is not None
+        }
         return replace(wanted, given=given)
 
     def _resolved(self, path: str, value: Any) -> Any:
@@ -112,6 +115,17 @@ class References:
             return None
         held = self.matcher.get(WRITABLE[name.rpartition(CREATED_FOR)[2]], logged.object_id)
         return logged.object_id if held is not None and matches(read(named), held) else None
+
+
+def _may_create(value: Any) -> bool:
+    match value:
+        case Reference():
+            return value.association.on_missing == "create"
+        case list():
+            return any(map(_may_create, value))
+        case Mapping():
+            return any(map(_may_create, value.values()))
+    return False
 
 
 def reference_key(by: str, value: object) -> str:
