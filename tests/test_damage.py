@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stripe_feed import open_feed
+from stripe_feed.errors import SetupError
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
 from tests.core import CORE_TABLES
@@ -75,10 +76,12 @@ def damage(copy: Copy, *statements: str) -> None:
         copy.select(statement)
 
 
-def test_a_table_of_dlt_that_is_gone_is_made_again(copy: Copy) -> None:
-    damage(copy, "drop table stripe._dlt_pipeline_state")
-    copy.sync()
-    copy.check()
+@pytest.mark.parametrize("table", ["_dlt_pipeline_state", "_dlt_loads"])
+def test_a_dataset_that_lost_its_cursors_is_refused(copy: Copy, table: str) -> None:
+    """A new state would miss what was deleted since."""
+    damage(copy, f"drop table stripe.{table}")
+    with pytest.raises(SetupError, match=f"has lost {table}.*backup"):
+        copy.sync()
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from stripe_feed.cli.main import raise_if_incomplete
-from stripe_feed.errors import PartlyDone, TryLater
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.protocol.faults import Faults
 from tests.copies import copy_of
@@ -45,18 +41,3 @@ def test_a_large_account_is_loaded_exactly_through_all_kinds_of_faults(tmp_path:
         assert done.requests == box.counts.total()
         assert sum(len(expected.raws) for expected in truth(box).values()) >= 20_000
         copy.check()
-
-
-def test_a_list_without_an_answer_is_left_out_and_the_others_are_loaded(tmp_path: Path) -> None:
-    box, tables = Sandbox(seed=4, customers=3, oddities=False), ["customers", "products"]
-    box.faults.always["/v1/products"] = 503
-    with copy_of(box, tmp_path) as copy:
-        with pytest.raises(TryLater):  # where nothing else answers, nothing is left out
-            copy.sync(give_up_after=0.5, resources=["products"])
-        done = copy.sync(give_up_after=1, resources=tables)
-        assert done.rows["customers"] == 3 and list(done.refused) == ["products"]
-        assert "Stripe keeps answering 503" in done.refused["products"]
-        with pytest.raises(PartlyDone, match=r"Left out: products;"):  # of a group as well
-            raise_if_incomplete(done.refused, {}, ["billing"], unanswered=done.unanswered)
-        box.faults.always.clear()
-        assert copy.sync(resources=tables).rows["products"]

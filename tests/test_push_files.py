@@ -37,6 +37,7 @@ def in_parquet(row: Row) -> bytes:
         (b'id,name\n1,"a\nb ""c"""\n', "utf-8", [{"id": "1", "name": 'a\nb "c"'}]),
         (b"id,name\n", "utf-8", []),
         (b'{"id": 1, "n": 1.10}\n\n{"id": 2}\n', "utf-8", [{"id": 1, "n": Decimal("1.10")}, {"id": 2}]),
+        ('{"id": 1, "n": "a\u2028b"}\r\n{"id": 2}'.encode(), "utf-8", [{"id": 1, "n": "a\u2028b"}, {"id": 2}]),
         (b'[{"id": 1, "address": {"city": "X"}}]', "utf-8", [{"id": 1, "address": {"city": "X"}}]),
         (in_parquet({"id": 7, "n": Decimal("1.50"), "l": ["de"]}), "utf-8",
          [{"id": 7, "n": Decimal("1.50"), "l": ["de"]}]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stripe_feed.feed.storage.maintenance import drop_bodies
 from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.feed.storage.store_errors import Unusable
 from stripe_feed.server import webhook_inbox
@@ -50,6 +51,16 @@ def test_what_is_read_keeps_no_body(store: FeedStore) -> None:
     webhook_inbox.mark_read(store, ["evt_1"], 9.0)
 
     assert store.query("select body, read_at from rung") == [(None, 2.0)]
+
+
+def test_a_forget_drops_the_bodies_of_that_customer_alone(store: FeedStore) -> None:
+    """Its id may be one of another system, which stands in other numbers too."""
+    webhook_inbox.record(store, "evt_1", 1.0, b'{"created": 1200, "customer": "cus_1"}')
+    webhook_inbox.record(store, "evt_2", 2.0, b'{"customer": "12"}')
+    with store.transaction() as db:
+        drop_bodies(db, "12")
+    bodies = {one.event_id: one.body for one in webhook_inbox.unread(store, 10)}
+    assert bodies["evt_1"] is not None and bodies["evt_2"] is None
 
 
 def test_only_what_was_read_long_ago_is_forgotten(store: FeedStore) -> None:

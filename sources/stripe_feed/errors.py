@@ -8,7 +8,6 @@
             InvalidParameter                a parameter of an action cannot be what it is
         SetupError                 exit 3   fix the key, a permission, the configuration or the destination
             NotReadable                     Stripe does not give one list; the others can be read
-                Unanswered                  it gives no answer for that list alone
                 PermissionMissing           a restricted key may not read it
                 NotSetUp                    the account does not use that product of Stripe
             NoAccess                        the key has no access to an account
@@ -117,10 +116,6 @@ class PermissionMissing(NotReadable):
 
 class NotSetUp(NotReadable):
     """The account is not set up for a product of Stripe, or does not know its list."""
-
-
-class Unanswered(NotReadable):
-    """One list gets no answer while others do: the next run reads it."""
 
 
 class NoAccess(SetupError):

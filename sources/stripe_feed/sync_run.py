@@ -35,7 +35,7 @@ from .destination.preflight import (
     require_usable_dataset,
 )
 from .destination.state import check_owner, stored_owner
-from .errors import Locked, NotReadable, SetupError, Unanswered, UsageError
+from .errors import Locked, NotReadable, SetupError, UsageError
 from .extract import existing
 from .extract.dependents.parents import count_to_sweep, touched_parents
 from .extract.events.reader import poll_groups
@@ -71,8 +71,7 @@ class Synced:
     resource. `restored`: rows that it repaired although nothing happened in Stripe; they give no
     change. `relayed`: new changes in the feed. `unread`: webhook events that are still to be read.
     `failed`: webhook events that could not be read, each with the class of the error. `left_out`:
-    objects that could not be stored, by table and id, each with the reason. `unanswered`: those of
-    `refused` for which Stripe gave no answer, while it answered for others.
+    objects that could not be stored, by table and id, each with the reason.
     """
 
     rows: dict[str, int]
@@ -88,7 +87,6 @@ class Synced:
     unread: tuple[str, ...] = ()
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    unanswered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +237,6 @@ def synced_of(
         tuple(event.event_id for event in context.pending_events.events),
         context.left_out.reasons,
         dict(context.pending_events.failed),
-        tuple(name for name, fault in context.refused.items() if isinstance(fault, Unanswered)),
     )
 
 

@@ -12,7 +12,7 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -134,7 +134,6 @@ class Api:
         self.give_up_after = give_up_after
         self.stopped = threading.Event()
         self.counts: Counter[tuple[str, int]] = Counter()  # (endpoint, HTTP status; 0: no answer)
-        self._answered: dict[str, float] = {}  # endpoint -> when it answered last
         self._lock = threading.Lock()
         self._time = StripeTime(self.clock)
         self._page_sizes: dict[str, PageSize] = {}
@@ -179,15 +178,6 @@ class Api:
         `RequestRefused`, `SetupError`, `TryLater`.
         """
         return self._request(path, params, decode, token_taken, is_action)
-
-    def has_answered(self, paths: Iterable[str]) -> bool:
-        """Whether one of these paths has given an answer lately."""
-        since = self.clock.monotonic() - max(60.0, 2 * self.give_up_after)
-        return any(
-            at >= since
-            for path in paths
-            if (at := self._answered.get(endpoint_name(path))) is not None
-        )
 
     def post(
         self,
@@ -262,7 +252,6 @@ class Api:
                 else:
                     self._back_off(max(1, tries))
             else:
-                self._answered[endpoint] = self.clock.monotonic()
                 if "limit" in params:
                     self._record_whole_page(endpoint, size)
                 return reply

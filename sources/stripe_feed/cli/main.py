@@ -262,7 +262,7 @@ def _warn_or_raise(done: Synced, resources: list[str] | None) -> None:
 
     if resources and CHANGES in done.refused:  # the user did not ask for them
         logging.getLogger("stripe_feed").warning(_describe_no_events(done.refused[CHANGES]))
-    raise_if_incomplete(done.refused, done.left_out, resources, not resources, done.unanswered)
+    raise_if_incomplete(done.refused, done.left_out, resources, not resources)
 
 
 def _sync_all(
@@ -297,11 +297,7 @@ def _sync_all(
         if result.synced is not None:
             try:
                 raise_if_incomplete(
-                    result.synced.refused,
-                    result.synced.left_out,
-                    chosen,
-                    not chosen,
-                    result.synced.unanswered,
+                    result.synced.refused, result.synced.left_out, chosen, not chosen
                 )
             except PartlyDone as reason:
                 logging.getLogger("stripe_feed").warning("%s: %s", result.account_id, reason)
@@ -332,20 +328,15 @@ def raise_if_incomplete(
     left_out: Mapping[str, Mapping[str, str]],
     chosen: Collection[str] | None,
     needs_events: bool = False,
-    unanswered: Collection[str] = (),
 ) -> None:
-    """Raise `PartlyDone` if a resource cannot be read that was asked for by name, or got no answer,
-    or rows were left out. `needs_events`: also if events cannot be read.
+    """Raise `PartlyDone` if a resource cannot be read that was asked for by name, or rows were left
+    out. `needs_events`: also if events cannot be read.
     """
     from ..extract.options import is_asked_by_name
     from ..extract.tables.rejected import describe_rejected as describe_left_out
     from ..resources import CHANGES
 
-    tables = [
-        name
-        for name in refused
-        if name in unanswered or (name != CHANGES and is_asked_by_name(name, chosen))
-    ]
+    tables = [name for name in refused if name != CHANGES and is_asked_by_name(name, chosen)]
     reasons = [f"Left out: {', '.join(tables)}; the warnings say why."] if tables else []
     if needs_events and CHANGES in refused:
         reasons.append(_describe_no_events(refused[CHANGES]))
@@ -396,9 +387,7 @@ def reconcile(
             watch=progress.watch,
         )
     output.print_sync_result(done, json, quiet, **copy.arguments())
-    raise_if_incomplete(
-        done.refused, done.left_out, split_names(resources), unanswered=done.unanswered
-    )
+    raise_if_incomplete(done.refused, done.left_out, split_names(resources))
 
 
 @_command

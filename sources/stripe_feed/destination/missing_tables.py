@@ -4,7 +4,6 @@ schema has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from dlt.common.schema.typing import (
@@ -12,20 +11,21 @@ from dlt.common.schema.typing import (
     PIPELINE_STATE_TABLE_NAME,
     VERSION_TABLE_NAME,
 )
-from dlt.common.schema.utils import has_table_seen_data, pipeline_state_table
+from dlt.common.schema.utils import has_table_seen_data
 from dlt.destinations.exceptions import DatabaseException, DatabaseTransientException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from ..errors import SetupError
 from ..resources import CHANGES, TABLES
 
-# where a dataset lost one of the last two, dlt takes it for there as long as the first is
+# the first is made by the first load, together with the others
 _DLT_TABLES = (VERSION_TABLE_NAME, LOADS_TABLE_NAME, PIPELINE_STATE_TABLE_NAME)
 
 
 def recreate_missing(pipeline: Any) -> None:
-    """Recreate missing tables and columns, empty, dlt's own tables too. Raises `SetupError` if a
-    missing column may not be null, or the user may not use a table.
+    """Recreate missing tables and columns, empty. Raises `SetupError` if a missing column may not be
+    null, the user may not use a table, or one of dlt's own is missing: a state that starts anew would
+    miss what was deleted since.
     """
     known = pipeline.default_schema.tables if pipeline.default_schema_name else {}
     expected = {
@@ -46,8 +46,12 @@ def recreate_missing(pipeline: Any) -> None:
             name: {column.lower() for column in columns}
             for name, columns in client.get_storage_tables([*expected, *_DLT_TABLES])
         }
-        if existing.get(VERSION_TABLE_NAME):
-            _recreate_dlt_tables(client, [name for name in _DLT_TABLES if not existing.get(name)])
+        lost = [name for name in _DLT_TABLES if not existing.get(name)]
+        if lost and existing.get(VERSION_TABLE_NAME):
+            raise SetupError(
+                f"The dataset {client.sql_client.dataset_name} has lost {lost[0]}, a table of dlt that tells how far it was read. "
+                "Restore that table from a backup; or sync into a new --dataset, or drop this one and sync again."
+            )
         for name in [
             name for name, columns in expected.items() if columns - existing.get(name, set())
         ]:
@@ -66,15 +70,3 @@ def recreate_missing(pipeline: Any) -> None:
                     f"The table {name} lacks {missing}, and the destination cannot add that to existing rows. "
                     f"Drop the table: the next sync lists it again."
                 ) from None
-
-
-def _recreate_dlt_tables(client: Any, names: Iterable[str]) -> None:
-    """Recreate tables of dlt, without storing the schema: it may be that of an empty pipeline."""
-    tables = {
-        **client.schema.tables,
-        PIPELINE_STATE_TABLE_NAME: pipeline_state_table(add_dlt_id=True),
-    }
-    for name in names:
-        client.schema.tables.setdefault(name, tables[name])
-        columns = list(tables[name]["columns"].values())
-        client.sql_client.execute_many(client._get_table_update_sql(name, columns, False))

@@ -19,8 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..errors import NotReadable, Unanswered, Unreachable
-from ..resources import CHANGES, RESOURCES
+from ..errors import NotReadable
+from ..resources import CHANGES
 from ..resources.model import QueryPairs, Resource
 from . import existing
 from .accounts.package import (
@@ -63,7 +63,7 @@ def rows_if_readable(
     read: Callable[[RunContext, Resource, Sequence[str]], Iterator[Any]],
 ) -> Iterator[Any]:
     """Yield what `read` yields, given the names of the selected resources. If Stripe refuses the
-    resource, or answers for all but it, it is left out with a warning.
+    resource, it is left out with a warning.
     """
     selected = selected_resources()
     context.acquire()
@@ -120,19 +120,12 @@ def _list_rows(context: RunContext, resource: Resource, selected: Sequence[str])
             before = dict(state)
             run = _begin_listing(context, resource, state)
             yield from _walk(context, run, writer, state, before, reports_changes)
-    except (NotReadable, Unreachable) as fault:
-        others = {RESOURCES[name].path for name in selected if name in RESOURCES} - {
-            "",
-            resource.path,
-        }
-        if isinstance(fault, Unreachable) and not context.api.has_answered(others):
-            raise
-        # its events begin with the listing that loads it; one without an answer goes on as it is
-        if run.plan.first and (isinstance(fault, NotReadable) or "t0" not in before):
+    except NotReadable:
+        if run.plan.first:  # its events begin with the listing that loads it
             source_state().get("resources", {}).get(CHANGES, {}).pop(resource.table, None)
         _replace_state(state, before)
         context.connections.reader.stop(run.listing)
-        raise fault if isinstance(fault, NotReadable) else Unanswered(str(fault)) from fault
+        raise
 
 
 def _retry_rejected(context: RunContext, writer: Writer) -> Iterator[Any]:

@@ -76,7 +76,7 @@ def _json_rows(text: str, name: str) -> Iterator[Row]:
             found = json.loads(text, parse_float=Decimal)
         else:
             found = [
-                json.loads(line, parse_float=Decimal) for line in text.splitlines() if line.strip()
+                json.loads(line, parse_float=Decimal) for line in text.split("\n") if line.strip()
             ]
     except (RecursionError, ValueError):
         raise UsageError(f"{name} is neither a JSON list nor JSON lines.") from None

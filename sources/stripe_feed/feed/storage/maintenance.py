@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -253,11 +254,18 @@ def erase(
     with store.secure_delete(), store.transaction() as db:
         db.execute("insert or ignore into erased values (?, ?)", (customer, now))
         messages = sum(_drop_messages(db, id, now) for id in ids)
-        db.execute(
-            "update rung set body = null where instr(body, cast(? as blob)) > 0", (customer,)
-        )
+        drop_bodies(db, customer)
     changes = _forget(store, client, ids)
     return Erased(erase_rows(client, customer), changes, messages)
+
+
+def drop_bodies(db: sqlite3.Connection, customer: str) -> None:
+    """Drop the bodies of received events that name a customer; they are read from Stripe again."""
+    db.execute(
+        "update rung set body = null "
+        "where instr(body, cast(? as blob)) > 0 or instr(body, cast(? as blob)) > 0",
+        (json.dumps(customer), json.dumps(customer, ensure_ascii=False)),
+    )
 
 
 def _drop_messages(db: sqlite3.Connection, id: str, now: float) -> int:
