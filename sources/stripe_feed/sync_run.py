@@ -196,7 +196,8 @@ def sync(
             except BaseException as fault:
                 try:
                     if isinstance(fault, SetupError):
-                        require_column_types(pipeline)  # says more than the destination does
+                        with translate_errors(pipeline):  # says more than the destination does
+                            require_column_types(pipeline)
                 finally:
                     if not pipeline.has_pending_data:
                         # dlt keeps the rows of a package that was extracted only in part
