@@ -18,7 +18,6 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from ..errors import SetupError
 from ..resources import CHANGES, TABLES
 
-# the first is made by the first load, together with the others
 _DLT_TABLES = (VERSION_TABLE_NAME, LOADS_TABLE_NAME, PIPELINE_STATE_TABLE_NAME)
 
 
@@ -44,10 +43,11 @@ def recreate_missing(pipeline: Any) -> None:
             return
         existing = {
             name: {column.lower() for column in columns}
-            for name, columns in client.get_storage_tables([*expected, *_DLT_TABLES])
+            for name, columns in client.get_storage_tables([*(expected or TABLES), *_DLT_TABLES])
         }
         lost = [name for name in _DLT_TABLES if not existing.get(name)]
-        if lost and existing.get(VERSION_TABLE_NAME):
+        has_rows = any(existing.get(name) for name in TABLES)  # else a first load ended early
+        if lost and has_rows and existing.get(VERSION_TABLE_NAME):
             raise SetupError(
                 f"The dataset {client.sql_client.dataset_name} has lost {lost[0]}, a table of dlt that tells how far it was read. "
                 "Restore that table from a backup; or sync into a new --dataset, or drop this one and sync again."
