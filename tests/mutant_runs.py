@@ -35,8 +35,10 @@ OPTIONS = (
     "not long",
     "-W",
     "ignore::pytest.PytestAssertRewriteWarning",
+    "-W",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
 )
-"""The last: plugins are imported already."""
+"""The last two: plugins are imported already, and pytest itself may leave a folder's iterator open."""
 
 
 def run(job: dict[str, Any]) -> int:
