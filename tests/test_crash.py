@@ -277,7 +277,7 @@ def test_at_most_one_package_is_read_again(runner: Runner, tmp_path: Path) -> No
     """Killed in the third package: the two before it stay, and of the rows that were read not many
     more than one package's are read again.
     """
-    box = Watched(seed=6, customers=1400, invoices=0, subscriptions=0, oddities=False)
+    box = Watched(seed=6, customers=1400)
     done = killed(runner, Kill("a page was read", 11), tmp_path, box, ["customers"])
     assert done.statuses == [-9, 0]
     done.copy.check("customers")
