@@ -46,8 +46,8 @@ def recreate_missing(pipeline: Any) -> None:
             for name, columns in client.get_storage_tables([*(expected or TABLES), *_DLT_TABLES])
         }
         lost = [name for name in _DLT_TABLES if not existing.get(name)]
-        has_rows = any(existing.get(name) for name in TABLES)  # else a first load ended early
-        if lost and has_rows and existing.get(VERSION_TABLE_NAME):
+        has_tables = any(existing.get(name) for name in TABLES)  # else a first load ended early
+        if lost and has_tables and existing.get(VERSION_TABLE_NAME):
             raise SetupError(
                 f"The dataset {client.sql_client.dataset_name} has lost {lost[0]}, a table of dlt that tells how far it was read. "
                 "Restore that table from a backup; or sync into a new --dataset, or drop this one and sync again."
