@@ -185,10 +185,10 @@ def subscriber_spans(oracle: MrrOracle) -> dict[str, list[tuple[int, int | None]
         until = trial.over_at
         if trial.outcome in ("converted", "expired"):
             again = [
-                span.start
+                max(span.start, trial.end)
                 for span in oracle.spans
                 if span.value.subscription == trial.subscription.id and span.value.net > 0
-                if span.start >= trial.end
+                if span.end is None or span.end > trial.end
             ]
             until = min(again, default=until)
         if until is None or until > trial.start:

@@ -23,6 +23,7 @@ RAN = {
     "Postgres through dbt": "test_models_engines.py::test_dbt_on_postgres_has_the_rows_of_duckdb",
     "Spark (through dbt)": "test_models_engines.py::test_spark_has_the_rows_of_duckdb",
     "ClickHouse (chdb)": "test_models_engines.py::test_clickhouse_has_the_rows_of_duckdb",
+    "Snowflake's dialect (fakesnow)": "test_models_engines.py::test_fakesnow_has_the_rows_of_duckdb",
 }
 """Where the models were built and every row compared: how the docs name it, and by which test."""
 

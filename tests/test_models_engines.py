@@ -4,6 +4,7 @@ zone of the session. In an environment of its own: `make test-engines`.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -157,6 +158,36 @@ def test_clickhouse_has_the_rows_of_duckdb(copy: EngineCopy) -> None:
         ):  # in the form that dbt-clickhouse gives it
             engine = "" if kind == "view" else "engine = MergeTree order by tuple()"
             session.query(f"create {kind} {relation} {engine} as ({sql} {settings})")
+        hold(copy, read)
+
+
+# Snowflake, as fakesnow imitates it on DuckDB
+
+
+def test_fakesnow_has_the_rows_of_duckdb(copy: EngineCopy) -> None:
+    """Its sessions know no time zone but UTC."""
+    snow = pytest.importorskip("fakesnow", reason="needs fakesnow")
+    dataset = copy.case.name
+    target = ModelTarget("snowflake", "", dataset, f"{dataset}_models")
+    with (
+        snow.patch(),
+        closing(importlib.import_module("snowflake.connector").connect(database="copy", schema=dataset)) as session,
+        closing(session.cursor()) as rows,
+    ):  # fmt: skip
+
+        def read(name: str, columns: Sequence[str]) -> Iterable[Sequence[Any]]:
+            rows.execute(f"select {', '.join(columns)} from {target.relation(name)}")
+            found: Iterable[Sequence[Any]] = rows.fetchall()
+            return found
+
+        rows.execute(f"create schema {target.schema}")
+        for table, columns in copy.tables.items():
+            upper = ", ".join(f'"{name}" as "{name.upper()}"' for name in columns)
+            session._duck_conn.execute(  # Snowflake's SQL reads no file without a stage
+                f"create table copy.{dataset}.{table} as select {upper} from '{copy.file(table)}'"
+            )
+        for relation, kind, sql in rendered(copy, target):
+            rows.execute(f"create {kind} {relation} as ({sql})")
         hold(copy, read)
 
 

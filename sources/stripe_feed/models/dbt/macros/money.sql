@@ -6,6 +6,12 @@
 {% macro duckdb__whole_div(numerator, denominator) %}(({{ numerator }}) // ({{ denominator }})){% endmacro %}
 {% macro postgres__whole_div(numerator, denominator) %}div({{ numerator }}, {{ denominator }}){% endmacro %}
 {% macro redshift__whole_div(numerator, denominator) %}((({{ numerator }}) - mod({{ numerator }}, {{ denominator }})) / ({{ denominator }})){% endmacro %}
+{#- Exact where `/` is a float too, as in what imitates Snowflake: what the first quotient leaves is divided again. #}
+{% macro snowflake__whole_div(numerator, denominator) %}
+{%- set multiple = '((' ~ numerator ~ ') - mod(' ~ numerator ~ ', ' ~ denominator ~ '))' %}
+{%- set quotient = 'cast(round(' ~ multiple ~ ' / (' ~ denominator ~ ')) as ' ~ type_wide() ~ ')' -%}
+({{ quotient }} + cast(round(({{ multiple }} - {{ quotient }} * ({{ denominator }})) / ({{ denominator }})) as {{ type_wide() }}))
+{%- endmacro %}
 {% macro bigquery__whole_div(numerator, denominator) %}div({{ numerator }}, {{ denominator }}){% endmacro %}
 {% macro spark__whole_div(numerator, denominator) %}(({{ numerator }}) div ({{ denominator }})){% endmacro %}
 {% macro clickhouse__whole_div(numerator, denominator) %}intDiv({{ numerator }}, {{ denominator }}){% endmacro %}

@@ -24,10 +24,10 @@ resumed as (
     select
         trials.subscription_id as subscription_id,
         trials.trial_start_at as trial_start_at,
-        min(paid.valid_from) as resumed_at
+        min(case when paid.valid_from < trials.trial_end_at then trials.trial_end_at else paid.valid_from end) as resumed_at
     from trials
     inner join paid on trials.subscription_id = paid.subscription_id
-    where paid.valid_from >= trials.trial_end_at
+    where paid.valid_to is null or paid.valid_to > trials.trial_end_at
     group by trials.subscription_id, trials.trial_start_at
 ),
 
