@@ -78,6 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
     _only_loopback()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors: a tenth of a worker's time is waiting for servers, locks and
+    processes of its own.
+    """
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0)) + 1
+    return (os.cpu_count() or 1) + 1
+
+
 IN_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 
 
