@@ -22,13 +22,11 @@ import msgspec
 
 from stripe_feed.api.client import API_VERSION
 from stripe_feed.delivery import worker
-from stripe_feed.delivery.endpoint import Endpoint
 from stripe_feed.delivery.outbox import Message, find
-from stripe_feed.delivery.transports import AttemptResult
+from stripe_feed.delivery.transports import AttemptResult, Endpoint
 from stripe_feed.delivery.worker import DeliveryReport, Worker
 from stripe_feed.extract.events.classify import ObjectEvent, by_object, object_events
-from stripe_feed.extract.events.derive import changes_for
-from stripe_feed.extract.events.history import BaseState, order_events
+from stripe_feed.extract.events.history import BaseState, changes_for, order_events
 from stripe_feed.extract.events.reader import Event
 from stripe_feed.feed import consumers
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from stripe_feed.delivery.endpoint import Endpoint
+from stripe_feed.delivery.transports import Endpoint
 from stripe_feed.delivery.worker import Worker
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore

@@ -382,7 +382,7 @@ MUTANTS = (
     ),
     Mutant(
         "foreign snapshot is the row",
-        "extract/events/derive.py",
+        "extract/events/history.py",
         "    if last.is_stub or not same_schema(last.resource, last.event.api_version, pin):\n",
         "    if last.is_stub and not same_schema(last.resource, last.event.api_version, pin):\n",
         "test_derive.py::test_images_of_another_shape_are_derived_and_make_no_row",
@@ -390,7 +390,7 @@ MUTANTS = (
     ),
     Mutant(
         "doubtful snapshot is the row",
-        "extract/events/derive.py",
+        "extract/events/history.py",
         '    if last.from_copy or (not history[-1].certain and last.kind != "deleted"):\n',
         "    if False:\n",
         "test_derive.py::test_an_order_that_is_not_sure_gives_no_content",
@@ -398,7 +398,7 @@ MUTANTS = (
     ),
     Mutant(
         "bare deletion without content",
-        "extract/events/derive.py",
+        "extract/events/history.py",
         "    elif base is not None:\n",
         "    elif False:\n",
         "test_derive.py::test_bare_deletions_have_the_whole_object_before",
@@ -406,8 +406,8 @@ MUTANTS = (
     ),
     Mutant(
         "late is not told",
-        "extract/events/derive.py",
-        ("            late = position < last_seen or entry.event.created < compared\n"),
+        "extract/events/history.py",
+        ("            late = n < last_seen or entry.event.created < compared\n"),
         "            late = entry.event.created < compared\n",
         "test_derive.py::test_seen_events_give_no_change_and_what_they_overtook_is_late",
         quick=False,
@@ -415,14 +415,14 @@ MUTANTS = (
     Mutant(
         "events of a second have one version",
         "extract/events/history.py",
-        "        ordered += [SequencedEvent(entry, n, sure) for n, entry in enumerate(second, 1)]\n",
-        "        ordered += [SequencedEvent(entry, 1, sure) for n, entry in enumerate(second, 1)]\n",
+        "            msgspec.structs.replace(entry, position=n, certain=sure)\n",
+        "            msgspec.structs.replace(entry, position=1, certain=sure)\n",
         "test_derive.py::test_numbers_count_within_a_second",
         quick=False,
     ),
     Mutant(
         "links are told",
-        "extract/events/derive.py",
+        "extract/events/history.py",
         "    left_out = (*entry.resource.bearer_links, *entry.resource.excluded)\n",
         "    left_out = ()\n",
         "test_derive.py::test_links_are_in_no_change",
@@ -557,7 +557,7 @@ MUTANTS = (
     ),
     Mutant(
         "events are asked for in as many calls as it takes",
-        "extract/events/reader.py",
+        "extract/events/poll_groups.py",
         "    if len(groups) <= MAX_FILTERED_CALLS:\n",
         "    if True:\n",
         "test_event_reader.py::test_one_call_for_every_type_replaces_more_than_three",

@@ -21,10 +21,10 @@ from stripe_feed.extract.events.classify import (
     is_discount_only,
     object_events,
 )
-from stripe_feed.extract.events.derive import changes_for, final_object
 from stripe_feed.extract.events.history import (
     BaseState,
-    SequencedEvent,
+    changes_for,
+    final_object,
     needs_base_state,
     order_events,
     same_schema,
@@ -100,8 +100,8 @@ def one_story(box: Sandbox, table: str, id: str, start: Image | None = None) -> 
     return Story(found.object_events, start)
 
 
-def ids(ordered: Sequence[SequencedEvent]) -> list[str]:
-    return [one.entry.event.id for one in ordered]
+def ids(ordered: Sequence[ObjectEvent]) -> list[str]:
+    return [one.event.id for one in ordered]
 
 
 def without_volatile(one: ObjectEvent, image: Image) -> Image:
@@ -258,12 +258,12 @@ def test_f6_a_busy_life_is_put_in_order(seed: int, stubs: bool) -> None:
     for story in lived(seed, stubs=stubs):
         found = order_events(story.listed(dice), story.known, True)
         truth = iter(story.object_events)
-        for _, second in groupby(found, key=lambda one: one.entry.event.created):
+        for _, second in groupby(found, key=lambda one: one.event.created):
             got = list(second)
             happened = [next(truth) for _ in got]
             if len(got) < 2:
                 continue
-            exact = images([one.entry for one in got]) == images(happened)
+            exact = images(got) == images(happened)
             assert exact or not got[-1].certain, (ids(got), [one.event.id for one in happened])
             groups, right = groups + 1, right + exact
     assert groups > 40
@@ -314,8 +314,7 @@ def test_deleted_and_created_again_in_one_second(box: Sandbox, stubs: bool, whol
     for seed in range(6):
         Random(seed).shuffle(story)
         assert [
-            one.entry.kind
-            for one in order_events(story, BaseState(start, API_VERSION, whole), True)
+            one.kind for one in order_events(story, BaseState(start, API_VERSION, whole), True)
         ] == ["deleted", "created", "updated"]
 
 
@@ -333,7 +332,7 @@ def test_twins_are_one_change(box: Sandbox) -> None:
     story = one_story(box, "customers", id)
     for at in range(4):
         found = order_events([*story.object_events[::-1], doubled(story, at)], None, True)
-        assert [json.loads(bytes(one.entry.event.data.object))["name"] for one in found[1:]] == [
+        assert [json.loads(bytes(one.event.data.object))["name"] for one in found[1:]] == [
             "A",
             "B",
             "C",
@@ -383,10 +382,8 @@ def test_what_must_be_looked_up(box: Sandbox) -> None:
 def told_changes(story: Story, dice: Random) -> Iterator[tuple[ObjectEvent, ChangeRow]]:
     """The changes of an object whose events can be put in order."""
     found = order_events(story.listed(dice), story.known, True)
-    if images([one.entry for one in found]) == images(story.object_events):
-        yield from zip(
-            [one.entry for one in found], changes_for(found, story.known, API_VERSION), strict=True
-        )
+    if images(found) == images(story.object_events):
+        yield from zip(found, changes_for(found, story.known, API_VERSION), strict=True)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -467,7 +464,7 @@ def test_images_of_another_shape_are_derived_and_make_no_row(version: str) -> No
             ):
                 derived += 1
                 assert change.before_quality == "derived"
-                assert final_object([SequencedEvent(one, 1)], API_VERSION) is None
+                assert final_object([one], API_VERSION) is None
     assert derived > 20
 
 
@@ -692,9 +689,9 @@ def test_only_where_the_account_chooses_ids_one_is_born_twice(
     begins, moves, ends = one_story(box, table, id).object_events
     twin = doubled(Story([begins], None), 0)
     found = order_events([ends, twin, moves, begins], None, True)
-    assert [one.entry.kind for one in found].count("created") == lives
+    assert [one.kind for one in found].count("created") == lives
     if lives == 1:
-        assert [one.entry.kind for one in found] == ["created", "updated", "deleted"]
+        assert [one.kind for one in found] == ["created", "updated", "deleted"]
         assert all(one.certain for one in found)
 
 
@@ -708,4 +705,4 @@ def test_where_ids_are_given_out_a_deletion_is_the_last_whatever_the_shapes(box:
     box.delete("customers", id)
     story = one_story(box, "customers", id).object_events[1:]
     for read in permutations(story):
-        assert order_events(read)[-1].entry.kind == "deleted"
+        assert order_events(read)[-1].kind == "deleted"

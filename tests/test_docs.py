@@ -25,7 +25,7 @@ from stripe_feed.agents.place import AgentContext
 from stripe_feed.agents.reading import MAX_ROWS, QUERY_SECONDS, reading_tools
 from stripe_feed.api import rate_limits
 from stripe_feed.cli import main
-from stripe_feed.delivery.endpoint import DELIVER_KEYS
+from stripe_feed.delivery.endpoint_config import DELIVER_KEYS
 from stripe_feed.delivery.payloads import FORMATS
 from stripe_feed.destination import locks
 from stripe_feed.destination.pipeline import DLT_SETTINGS

@@ -19,16 +19,13 @@ from stripe_feed.api.client import Api, Reply
 from stripe_feed.errors import CursorGone, PermissionMissing, Unreachable
 from stripe_feed.extract.events import reader
 from stripe_feed.extract.events.classify import ids_with_events
+from stripe_feed.extract.events.poll_groups import LATE, MAX_TYPES, PollGroup, poll_groups
 from stripe_feed.extract.events.reader import (
-    LATE,
-    MAX_TYPES,
     Event,
     MalformedEvent,
-    PollGroup,
     Prefetch,
     fetch_events_page,
     oldest_first,
-    poll_groups,
 )
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.core import CORE

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from stripe_feed.api.json_repair import _MAX_DEPTH, decode_body
+from stripe_feed.api.client import decode_body
+from stripe_feed.api.json_repair import _MAX_DEPTH
 
 DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.extract.events.reader import poll_groups
+from stripe_feed.extract.events.poll_groups import poll_groups
 from stripe_feed.extract.next_step import (
     IDLE_STORE_INTERVAL,
     SECONDS_PER_DAY,

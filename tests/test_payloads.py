@@ -29,8 +29,7 @@ from stripe_feed.extract.events.classify import (
     is_discount_only,
     object_events,
 )
-from stripe_feed.extract.events.derive import changes_for
-from stripe_feed.extract.events.history import BaseState, SequencedEvent
+from stripe_feed.extract.events.history import BaseState, changes_for
 from stripe_feed.extract.events.reader import Event
 from stripe_feed.extract.tables.changes import ChangeRow as Extracted
 from stripe_feed.feed.change import SOURCE_COLUMNS, Change, change_from_row, entry_from_row
@@ -380,7 +379,7 @@ def happened(box: Sandbox) -> list[tuple[ObjectEvent, bytes, Change]]:
             if is_discount_only(one):
                 continue
             key = (one.resource.table, one.id)
-            (derived,) = changes_for([SequencedEvent(one, 1)], held.get(key), API_VERSION)
+            (derived,) = changes_for([one], held.get(key), API_VERSION)
             held[key] = BaseState(json.loads(bytes(one.event.data.object)), API_VERSION)
             found.append((one, record.body, read(derived, len(found) + 1)))
     return found

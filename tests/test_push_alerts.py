@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stripe_feed.delivery.endpoint import ConfigError
+from stripe_feed.delivery.endpoint_config import ConfigError
 from stripe_feed.feed.net import net_changes
 from stripe_feed.feed.storage import push_states
 from stripe_feed.feed.storage.maintenance import rebuild

@@ -9,9 +9,9 @@ import pytest
 
 from stripe_feed.api.client import API_VERSION
 from stripe_feed.extract.events.classify import ObjectEvent, by_object, object_events
-from stripe_feed.extract.events.derive import changes_for
 from stripe_feed.extract.events.history import (
     BaseState,
+    changes_for,
     events_of_stored_change,
     needs_base_state,
     order_events,

@@ -15,9 +15,9 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from msgspec import Raw
 
-from stripe_feed.extract.events import batches as reader
-from stripe_feed.extract.events import reader as event_reader
-from stripe_feed.extract.events.reader import Event, EventData, PollGroup
+from stripe_feed.extract.events import poll_groups, reader
+from stripe_feed.extract.events.poll_groups import PollGroup
+from stripe_feed.extract.events.reader import Event, EventData
 from stripe_feed.extract.events.webhook import WebhookEvent
 from stripe_feed.extract.writer import Writer
 from stripe_feed.sandbox import Sandbox
@@ -451,7 +451,7 @@ def test_events_of_every_type_are_read_in_one_call(
     copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where filtered calls would be more than three; events of no resource are skipped."""
-    monkeypatch.setattr(event_reader, "MAX_FILTERED_CALLS", 0)
+    monkeypatch.setattr(poll_groups, "MAX_FILTERED_CALLS", 0)
     copy.box.live(500, 40)
     copy.box.noise(20)
     copy.box.advance(SETTLED)
@@ -929,7 +929,7 @@ def test_a_plain_run_follows_from_the_second_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 4])
 def test_a_limit_loses_nothing(copy: Copy, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """`add_limit` stops the reader after any yield; later runs bring the rest, each change once."""
-    monkeypatch.setattr("stripe_feed.extract.events.batches.BATCH_EVENTS", 20, raising=False)
+    monkeypatch.setattr("stripe_feed.extract.events.reader.BATCH_EVENTS", 20, raising=False)
     box = copy.box
     for n in range(90):
         box.advance(1)

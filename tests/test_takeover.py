@@ -15,7 +15,7 @@ from zipfile import ZipFile
 import pytest
 
 from stripe_feed import deliver, open_feed, trigger
-from stripe_feed.extract.events.reader import poll_groups
+from stripe_feed.extract.events.poll_groups import poll_groups
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of
 from tests.core import CORE, CORE_TABLES

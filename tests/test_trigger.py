@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_feed.delivery.endpoint import EndpointConfig
+from stripe_feed.delivery.endpoint_config import EndpointConfig
 from stripe_feed.extract.tables.diff import changed_paths, difference
 from stripe_feed.feed.change import Change
 from stripe_feed.sandbox import Sandbox

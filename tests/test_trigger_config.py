@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from stripe_feed.delivery.endpoint import Endpoint, resolve_secret, secret_variables
+from stripe_feed.delivery.endpoint_config import secret_variables
 from stripe_feed.delivery.payloads import Payload, PayloadContext
+from stripe_feed.delivery.transports import Endpoint, resolve_secret
 from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.resources import FEED_RESOURCES
 from stripe_feed.triggers.config import check_triggers, parse_trigger, read_triggers
@@ -545,7 +546,7 @@ def test_credentials_go_into_a_header(
     monkeypatch.setenv("USER_NAME", "me")
     seen: dict[str, Any] = {}
     monkeypatch.setattr(
-        "stripe_feed.delivery.endpoint.WebhookTransport", lambda url, **given: seen.update(given)
+        "stripe_feed.delivery.transports.WebhookTransport", lambda url, **given: seen.update(given)
     )
 
     receiver_of(auth=auth, headers={"X-Source": "stripe"})

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from stripe_feed.delivery.endpoint import EndpointConfig
+from stripe_feed.delivery.endpoint_config import EndpointConfig
 from stripe_feed.feed.change import SOURCE_COLUMNS, entry_from_row
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.filters import compile_filter

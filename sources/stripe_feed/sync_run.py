@@ -38,7 +38,7 @@ from .destination.state import check_owner, stored_owner
 from .errors import Locked, NotReadable, SetupError, UsageError
 from .extract import existing
 from .extract.dependents.parents import count_to_sweep, touched_parents
-from .extract.events.reader import poll_groups
+from .extract.events.poll_groups import poll_groups
 from .extract.events.webhook import WebhookEvent
 from .extract.next_step import RunPlan, event_window, plan_run
 from .extract.options import SourceOptions, resource_names

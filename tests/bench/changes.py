@@ -20,8 +20,12 @@ from stripe_feed.extract.events.classify import (
     is_discount_only,
     object_events,
 )
-from stripe_feed.extract.events.derive import changes_for, final_object
-from stripe_feed.extract.events.history import needs_base_state, order_events
+from stripe_feed.extract.events.history import (
+    changes_for,
+    final_object,
+    needs_base_state,
+    order_events,
+)
 from stripe_feed.extract.events.reader import _page
 from stripe_feed.extract.tables.arrow import LoadStamp
 from stripe_feed.extract.tables.changes import change_table

@@ -38,7 +38,7 @@ from ..errors import (
 from .account import Account
 from .credentials import check_account, find_base, find_key, is_live
 from .forms import Form, encode
-from .json_repair import decode_body
+from .json_repair import DEPTH_HINTS, escape_unreadable, flatten_deep
 from .rate_limits import (
     ENDPOINT_RPS,
     LIVE_RPS,
@@ -63,7 +63,7 @@ from .responses import (
 from .stripe_time import Clock, StripeTime
 from .transport import BytesHttpClient
 
-__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Api", "Clock", "InvalidBody", "Reply"]
+__all__ = ["API_VERSION", "GIVE_UP_AFTER", "Api", "Clock", "InvalidBody", "Reply", "decode_body"]
 
 API_VERSION = "2026-10-28.endive"
 OLDEST_VERSION = "2019-12-03"  # before it, lines of different invoices can share one id
@@ -554,3 +554,22 @@ class _AccountBody(msgspec.Struct):
 
 class _Account:
     decode = msgspec.json.Decoder(_AccountBody).decode
+
+
+def decode_body(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Decode a body, rewritten first if it cannot be decoded as it is. Raises what `decode` raises,
+    and `UnicodeDecodeError` if it is not UTF-8.
+    """
+    body.decode()  # nothing else checks values that stay bytes
+    if any(sign in body for sign in DEPTH_HINTS):
+        body = flatten_deep(body)
+    try:
+        return decode(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, RecursionError):
+        body = flatten_deep(escape_unreadable(body))
+    try:
+        return decode(body)
+    except RecursionError:
+        raise msgspec.DecodeError("too many brackets") from None

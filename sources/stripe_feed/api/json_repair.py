@@ -7,12 +7,9 @@ text. `NaN`, `Infinity` and values nested deeper than a reader's stack become st
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import msgspec
-
-T = TypeVar("T")
 
 _MAX_DEPTH = 100
 DEPTH_HINTS = (b"}" * 16, b"]" * 16, b"]}" * 8, b" " * 200)  # cheap to search for
@@ -20,25 +17,6 @@ TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]|-?\b(?:NaN|Infinity)\b', r
 ESCAPE = re.compile(
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u([dD][89a-fA-F]..)|\\.|([\x00-\x1f])", re.DOTALL
 )
-
-
-def decode_body(decode: Callable[[bytes], T], body: bytes) -> T:
-    """Decode a body, rewritten first if it cannot be decoded as it is. Raises what `decode` raises,
-    and `UnicodeDecodeError` if it is not UTF-8.
-    """
-    body.decode()  # nothing else checks values that stay bytes
-    if any(sign in body for sign in DEPTH_HINTS):
-        body = flatten_deep(body)
-    try:
-        return decode(body)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, RecursionError):
-        body = flatten_deep(escape_unreadable(body))
-    try:
-        return decode(body)
-    except RecursionError:
-        raise msgspec.DecodeError("too many brackets") from None
 
 
 def escape_unreadable(body: bytes) -> bytes:

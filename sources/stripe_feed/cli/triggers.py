@@ -52,7 +52,7 @@ SAMPLES = 3
 @partial(command, triggers_app)
 def check(triggers: _File = "triggers.toml") -> None:
     """Check the file: print every error and warning, or what each trigger does."""
-    from ..delivery.endpoint import Endpoint
+    from ..delivery.transports import Endpoint
     from ..triggers.config import check_triggers
     from .output import echo_err
 

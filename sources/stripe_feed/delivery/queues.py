@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from .endpoint import Endpoint, Route
+from .endpoint_config import Route
 from .outbox import Message
-from .transports import AttemptResult
+from .transports import AttemptResult, Endpoint
 
 MAX_WAITING = (
     256  # the same with these, at a URL: such wait for an answer and for nothing of this machine

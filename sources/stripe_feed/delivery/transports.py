@@ -1,12 +1,13 @@
-"""Transports send one message: a payload goes in, an `AttemptResult` comes out. Threads may share a
-transport.
+"""Send one message to an endpoint: a payload goes in, an `AttemptResult` comes out. Threads may share
+an endpoint and its transport.
 
-A transport raises nothing for faults of the other side. Results hold no body, header, query, path
+They raise nothing for faults of the other side. Results hold no body, header, query, path
 or secret.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import importlib
@@ -23,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -33,8 +34,19 @@ from pathlib import Path
 from socket import getaddrinfo
 from typing import Any, Protocol
 
-from ..errors import Unreachable, UsageError
+from ..errors import SetupError, Unreachable, UsageError
 from .addresses import Blocked, Connections, Resolver, check_url
+from .endpoint_config import (
+    EndpointConfig,
+    check_endpoint_url,
+    header_fault,
+    is_reference,
+    lookups_of,
+    payload_for,
+    secret_variables,
+)
+from .payloads import Payload
+from .signatures import standard_headers, stripe_header
 
 _TIMEOUT = 15.0  # seconds for one message
 RETRY_AFTER_SECONDS = 86_400.0
@@ -43,7 +55,6 @@ THROTTLED = (429, 502, 503, 504)
 SECRET_NAMES = re.compile(
     r"^STRIPE_|(^|__)((SOURCES|DESTINATION)(__|$)|CREDENTIALS)"
 )  # dlt's names hold two underscores
-RESERVED_HEADERS = ("host", "content-length", "transfer-encoding", "connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,141 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Release open resources."""
+
+
+class Endpoint:
+    """Sends the messages of one trigger. Raises `SetupError` for missing secrets before anything is
+    sent.
+
+    `hidden`: names of environment variables that no command gets.
+    """
+
+    def __init__(
+        self,
+        trigger: str,
+        deliver: EndpointConfig,
+        now: Callable[[], float],
+        hidden: Collection[str] = (),
+        **network: Any,
+    ) -> None:
+        self.trigger, self.deliver, self.now = trigger, deliver, now
+        self.body, self.related_tables = payload_for(deliver), lookups_of(deliver)
+        self.secrets = [resolve_secret(reference) for reference in deliver.secrets]
+        try:
+            self.headers("msg_0", Payload(b""))
+        except SetupError as fault:
+            raise SetupError(f"deliver.secrets of {trigger}: {fault}") from None
+        self.transport = _transport(
+            deliver, now, {*hidden, *secret_variables([deliver])}, **network
+        )
+        is_secret = deliver.kind == "url" and is_reference(deliver.to)
+        self.host = (
+            check_url(_resolve_url(deliver), deliver.allow_private).host if is_secret else None
+        )
+
+    def headers(self, message_id: str, body: Payload) -> dict[str, str]:
+        """Return the headers of a payload sent now: its type, the message's id, the time, and
+        signatures if there are secrets.
+        """
+        at = int(self.now())
+        headers = {
+            "content-type": body.content_type,
+            "webhook-id": message_id,
+            "webhook-timestamp": str(at),
+        }
+        if self.secrets and self.deliver.format == "stripe":
+            return {**headers, "stripe-signature": stripe_header(at, body.content, self.secrets)}
+        return {
+            **headers,
+            **(
+                standard_headers(message_id, at, body.content, self.secrets) if self.secrets else {}
+            ),
+        }
+
+    def send(self, message_id: str, body: Payload) -> AttemptResult:
+        """Try once."""
+        outcome = self.transport.send(
+            message_id, self.trigger, body.content, self.headers(message_id, body)
+        )
+        if self.host is None:
+            return outcome
+        return replace(
+            outcome, note=outcome.note.replace(self.host, str(self.deliver.to))
+        )  # all of the URL is secret
+
+    def close(self) -> None:
+        """Close connections and files."""
+        self.transport.close()
+
+
+def _transport(
+    deliver: EndpointConfig, now: Callable[[], float], hidden: Collection[str], **network: Any
+) -> Transport:
+    match deliver.kind:
+        case "url":
+            headers = {**deliver.headers, **_credentials(deliver.auth)}
+            options = {
+                "allow_private": deliver.allow_private,
+                "timeout": deliver.timeout,
+                **network,
+            }
+            return WebhookTransport(_resolve_url(deliver), headers=headers, now=now, **options)
+        case "command":
+            return CommandTransport(str(deliver.to), timeout=deliver.timeout, hidden=hidden)
+        case "python":
+            return CallableTransport(deliver.to)
+        case "file":
+            return FileTransport(str(deliver.to))
+
+
+def _resolve_url(deliver: EndpointConfig) -> str:
+    """Return the URL, resolved if it is a secret. Raises `SetupError` if the secret is not a valid
+    URL.
+    """
+    reference = str(deliver.to)
+    if not is_reference(reference):
+        return reference
+    url = resolve_secret(reference)
+    try:
+        check_endpoint_url(url, deliver.allow_private)
+    except UsageError:  # its words name the host
+        raise SetupError(
+            f"The secret {reference} is not a usable URL: https://… without a user, a fragment or blanks, at a public "
+            "host (others with allow_private = true)."
+        ) from None
+    return url
+
+
+def _credentials(auth: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    for kind, parts in auth.items():
+        if kind == "header":
+            return {parts[0]: resolve_secret(parts[1])}
+        values = [resolve_secret(part) for part in parts]
+        if kind == "basic":
+            return {
+                "Authorization": "Basic " + base64.b64encode(":".join(values).encode()).decode()
+            }
+        return {"Authorization": f"Bearer {values[0]}"}
+    return {}
+
+
+def resolve_secret(reference: str) -> str:
+    """Return the secret behind `env:NAME` or `dlt:section.key`. Raises `SetupError` if it is not
+    set.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        secret = os.environ.get(name)
+    else:
+        import dlt
+
+        secret = dlt.secrets.get(name, str)
+    if not secret:
+        where = "in the environment" if kind == "env" else "in .dlt/secrets.toml"
+        raise SetupError(
+            f"The secret {reference} is not set. Set it {where}, or remove it from the trigger."
+        )
+    return str(secret).strip()
 
 
 class WebhookTransport:
@@ -136,20 +282,6 @@ class WebhookTransport:
     def close(self) -> None:
         """Close idle connections now, busy ones when they end."""
         self._connections.close()
-
-
-def header_fault(headers: Mapping[str, str]) -> str:
-    """Return why headers cannot be sent, without their values; empty if they can."""
-    for name, value in headers.items():
-        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            return "a name has a character not allowed in headers"
-        if name.lower() in RESERVED_HEADERS:
-            return f"{name} is set by stripe-feed"
-        if re.search(r"[^\t\x20-\x7e\xa0-\xff]", value):
-            return (
-                f"the value of {name} has a line break or another character not allowed in headers"
-            )
-    return ""
 
 
 def _merged(base: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:

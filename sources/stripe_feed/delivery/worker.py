@@ -26,7 +26,7 @@ from ..feed.net import net_between
 from ..feed.storage.store import FeedStore, delivery_lock
 from ..feed.storage.store_errors import Unusable
 from . import endpoint_health
-from .endpoint import Endpoint, Route, secret_variables
+from .endpoint_config import Route, secret_variables
 from .outbox import (
     Attempt,
     Message,
@@ -39,7 +39,7 @@ from .outbox import (
 )
 from .payloads import NotRenderable, PayloadContext
 from .queues import MAX_WAITING, EndpointQueue, Sent
-from .transports import AttemptResult
+from .transports import AttemptResult, Endpoint
 
 log = logging.getLogger("stripe_feed")
 

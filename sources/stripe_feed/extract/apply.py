@@ -14,11 +14,11 @@ from ..resources import RESOURCES
 from . import existing
 from .accounts.package import source_state
 from .events.classify import ObjectEvent, is_discount_only
-from .events.derive import changes_for, final_object
 from .events.history import (
     BaseState,
-    SequencedEvent,
+    changes_for,
     events_of_stored_change,
+    final_object,
     needs_base_state,
     order_events,
 )
@@ -41,15 +41,15 @@ class FinalState:
     event holds it. `is_stored`: the copy has it, because its last event was applied before.
     """
 
-    def __init__(self, ordered: SequencedEvent, body: bytes | None) -> None:
-        event = ordered.entry.event
-        self.id = ordered.entry.id
+    def __init__(self, last: ObjectEvent, body: bytes | None) -> None:
+        event = last.event
+        self.id = last.id
         self.body = body
-        self.last_event = ordered.entry
-        self.created = ordered.entry.created
-        self.version = event.created * VERSION_STEP + ordered.position
-        self.deleted_at = event.created if ordered.entry.kind == "deleted" else None
-        self.is_stored = ordered.entry.from_copy and ordered.certain
+        self.last_event = last
+        self.created = last.created
+        self.version = event.created * VERSION_STEP + last.position
+        self.deleted_at = event.created if last.kind == "deleted" else None
+        self.is_stored = last.from_copy and last.certain
         self.deletion: FinalState | None = None  # by an event that did not seem to be the last
 
 
@@ -175,16 +175,12 @@ def plan_batch(
         if all(event.seen for event in events):
             continue  # only its discount is new
         ordered = order_events(events, known.get(id), id in known)
-        if all(sequenced.entry.seen for sequenced in ordered):
+        if all(event.seen for event in ordered):
             continue  # a duplicate of a stored change
         batch.changes += changes_for(ordered, known.get(id), pin, compared.get(id, 0))
         batch.final_states[id] = final = FinalState(ordered[-1], final_object(ordered, pin))
         final.deletion = next(
-            (
-                FinalState(sequenced, None)
-                for sequenced in reversed(ordered)
-                if sequenced.entry.kind == "deleted"
-            ),
+            (FinalState(event, None) for event in reversed(ordered) if event.kind == "deleted"),
             None,
         )
     batch.changes = _drop_listed_creates(writer, batch.changes, batch.final_states)

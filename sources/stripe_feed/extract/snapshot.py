@@ -10,8 +10,7 @@ from typing import Any
 from ..resources.model import Resource
 from . import existing
 from .events.classify import ObjectEvent, by_object, object_events
-from .events.derive import initial_state
-from .events.history import order_events
+from .events.history import initial_state, order_events
 from .events.reader import oldest_first
 from .run import RunContext
 from .tables.changes import ChangeRow, customer_id_of, digest_id, encode_image

@@ -15,9 +15,9 @@ from ..resources.model import Resource
 from . import existing
 from .accounts.package import resource_state, selected_resources, source_state, stored_columns
 from .apply import plan_batch
-from .events.batches import EventBatches
 from .events.classify import ObjectEvent, ResourcesByObject, by_object, is_malformed, object_events
-from .events.reader import Event, PollGroup, poll_groups
+from .events.poll_groups import PollGroup, poll_groups
+from .events.reader import Event, EventBatches
 from .events.webhook import (
     events_in_bodies,
     fetch_webhook_events,
@@ -451,7 +451,8 @@ class EventStream:
             )
             and self._is_wanted(one)
         ]
-        pending.drop({event.id for event in batch})
+        if announced:
+            pending.drop({event.id for event in batch})
         return object_events
 
     def _object_events(self, event: Event, names: ResourcesByObject) -> list[ObjectEvent]:

@@ -46,6 +46,7 @@ class Span:
     low: int | None = None
     high: int | None = None
     is_last: bool = True  # completes its loads
+    is_empty: bool = False  # they brought no change
 
 
 def store_path(pipeline: Any) -> Path:
@@ -238,14 +239,14 @@ def _spans(client: Any, pending: list[str]) -> Iterator[Span]:
     rows = 0
     for load_id, count in _count_changes(client, pending):
         if (loads and rows + count > READ_ROWS) or len(loads) == MAX_LOADS:
-            yield Span(loads)
+            yield Span(loads, is_empty=not rows)
             loads, rows = [], 0
         if count > READ_ROWS:
             yield from _split_load(client, load_id)
         else:
             loads, rows = [*loads, load_id], rows + count
     if loads:
-        yield Span(loads)
+        yield Span(loads, is_empty=not rows)
 
 
 def _count_changes(client: Any, pending: list[str]) -> Iterator[tuple[str, int]]:
@@ -277,15 +278,17 @@ def _read_span(client: Any, span: Span) -> list[Sequence[Any]]:
     """Return the rows of a span, in order. A row that a later load took over meanwhile comes with
     that load.
     """
+    if span.is_empty:
+        return []
     where, values = [f"_dlt_load_id in ({_placeholders(span.loads)})"], list[Any](span.loads)
     for bound, condition in ((span.low, "seq > %s"), (span.high, "seq <= %s")):
         if bound is not None:
             where, values = [*where, condition], [*values, bound]
     query = f"select {', '.join(SOURCE_COLUMNS)} from {table_name(client, CHANGES)} where {' and '.join(where)}"
-    return sorted(
-        select_rows(client, query, *values),
-        key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0])),
-    )
+    with client.execute_query(query, *values) as cursor:
+        return sorted(
+            cursor.fetchall(), key=lambda row: (str(row[LOAD]), row[SEQ] or 0, str(row[0]))
+        )
 
 
 def _fetch_rows(cursor: Any) -> Iterator[Sequence[Any]]:

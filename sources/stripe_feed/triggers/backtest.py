@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..delivery.endpoint import lookups_of, payload_for
+from ..delivery.endpoint_config import lookups_of, payload_for
 from ..delivery.outbox import message_id_of
 from ..delivery.payloads import NotRenderable, PayloadContext
 from ..feed.consumers import StartAt, position_before

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..delivery.endpoint import ConfigError, parse_endpoint, read_bool, reject_unknown
+from ..delivery.endpoint_config import ConfigError, parse_endpoint, read_bool, reject_unknown
 from ..errors import UsageError
 from ..feed.consumers import parse_duration
 from ..feed.filters import ORIGINS as ORIGINS_ALL

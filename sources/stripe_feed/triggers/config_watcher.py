@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..delivery.endpoint import Endpoint
+from ..delivery.transports import Endpoint
 from ..errors import StripeFeedError
 from ..wording import counted
 from .config import read_triggers

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..delivery.endpoint import EndpointConfig
+from ..delivery.endpoint_config import EndpointConfig
 from ..feed.change import Change
 from ..feed.filters import Filter, compile_filter
 from ..feed.lookups import NO_LOOKUPS, Lookups

@@ -37,7 +37,9 @@ _id = msgspec.json.Decoder(str | _Ref | None)
 
 class ObjectEvent(msgspec.Struct, gc=False):
     """An event about one object. `from_copy`: rebuilt from a stored change, without links. `seen`:
-    an earlier run has stored its change. `is_stub`: it does not hold the object's content.
+    an earlier run has stored its change. `is_stub`: it does not hold the object's content. Once
+    ordered: its `position` among the events of its object in the same second, from 1, and whether
+    that is `certain`, since no other order is possible.
     """
 
     event: Event
@@ -51,6 +53,8 @@ class ObjectEvent(msgspec.Struct, gc=False):
     on_test_clock: bool = False
     seen: bool = False
     from_copy: bool = False
+    position: int = 1
+    certain: bool = True
 
 
 ResourcesByObject = Mapping[str, Sequence[Resource]]

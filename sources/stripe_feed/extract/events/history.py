@@ -1,4 +1,6 @@
-"""Put the events of one object in the order in which they happened, and drop duplicates."""
+"""The history of one object: order its events, drop duplicates, and derive its changes and its final
+state.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,25 @@ from itertools import groupby
 import msgspec
 
 from ...api.client import API_VERSION
-from ...resources.model import Resource
+from ...resources.model import Resource, field_names
 from ..existing import StoredChange
-from ..tables.diff import Image, normalized_image, revert
+from ..tables.changes import BeforeQuality, ChangeRow, encode_image
+from ..tables.diff import (
+    Image,
+    align_lists,
+    changed_paths,
+    normalized_image,
+    revert,
+    significant_difference,
+)
 from .classify import ObjectEvent, by_object, kind_of_update, object_events
 from .ordering import ABSENT, Transition, is_cycle, order_transitions, reachable, unique_start
-from .reader import Event, EventData
+from .reader import Event, EventData, EventRequest
 
 # a doubtful creation that comes later after the object's own time is none
 MOST_SECONDS_TO_CREATE = 60
 _image = msgspec.json.Decoder(dict)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
@@ -61,26 +72,15 @@ class BaseState:
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SequencedEvent:
-    """An event with its position among the events of its object in the same second, from 1.
-    `certain`: no other order is possible.
-    """
-
-    entry: ObjectEvent
-    position: int
-    certain: bool = True
-
-
 def order_events(
     history: Sequence[ObjectEvent], base: BaseState | None = None, looked_up: bool = False
-) -> list[SequencedEvent]:
+) -> list[ObjectEvent]:
     """Return the events of one object in the order in which they happened, without duplicates.
 
     `history`: oldest second first, within a second in reverse of Stripe's order. `looked_up`: the
     state before was looked up, so without `base` the object did not exist.
     """
-    ordered: list[SequencedEvent] = []
+    ordered: list[ObjectEvent] = []
     last: ObjectEvent | None = None
     history = _with_one_creation(history, base)
     groups = [list(group) for _, group in groupby(history, key=lambda entry: entry.event.created)]
@@ -94,7 +94,10 @@ def order_events(
                 sure = _order_second(second, None, next_state)[1]
             second, group_sure = _order_second(second, before, next_state)
             sure = sure and group_sure
-        ordered += [SequencedEvent(entry, n, sure) for n, entry in enumerate(second, 1)]
+        ordered += [
+            msgspec.structs.replace(entry, position=n, certain=sure)
+            for n, entry in enumerate(second, 1)
+        ]
         last = second[-1]
     return ordered
 
@@ -291,3 +294,171 @@ def state_after(last: ObjectEvent) -> BaseState | None:
     if last.kind == "deleted":
         return None
     return BaseState(_image.decode(last.event.data.object), last.event.api_version)
+
+
+def changes_for(
+    history: Sequence[ObjectEvent], base: BaseState | None, pin: str, compared: int = 0
+) -> list[ChangeRow]:
+    """The changes of one object that are not stored yet. A change is late if a stored one follows
+    it, or if the object was compared with Stripe after it, in the second `compared`.
+    """
+    changes: list[ChangeRow] = []
+    last_seen = max((n for n, entry in enumerate(history) if entry.seen), default=-1)
+    previous: ObjectEvent | None = None
+    for n, entry in enumerate(history):
+        if not entry.seen:
+            before = base if previous is None else state_after(previous)
+            late = n < last_seen or entry.event.created < compared
+            changes.append(_change(entry, before, pin, late))
+        previous = entry
+    return changes
+
+
+def _change(entry: ObjectEvent, base: BaseState | None, pin: str, late: bool) -> ChangeRow:
+    event, resource = entry.event, entry.resource
+    request = (
+        event.request if isinstance(event.request, EventRequest) else EventRequest(event.request)
+    )
+    change = ChangeRow(
+        event.id,
+        resource.table,
+        entry.id,
+        "u",
+        "event",
+        event.created,
+        None,
+        customer_id=entry.customer,
+        event_id=event.id,
+        event_type=event.type,
+        api_version=event.api_version,
+        request_id=request.id,
+        request_idempotency_key=request.idempotency_key,
+        context=event.context,
+        late=late,
+    )
+    match entry.kind:
+        case "created":
+            change.op, change.after, change.before_quality = (
+                "c",
+                _without_links(entry, event.data.object),
+                "exact",
+            )
+        case "deleted":
+            change.op = "d"
+            _describe_deletion(change, entry, base)
+        case "updated":
+            change.after = _without_links(entry, event.data.object)
+            _describe_update(change, entry, pin)
+        case "status":
+            change.after = _without_links(entry, event.data.object)
+            _describe_status(change, entry, base)
+    return change
+
+
+def _describe_deletion(change: ChangeRow, entry: ObjectEvent, base: BaseState | None) -> None:
+    if not entry.is_stub:
+        change.previous, change.before_quality = (
+            _without_links(entry, entry.event.data.object),
+            "exact",
+        )
+    elif base is not None:
+        change.previous, change.before_quality = encode_image(entry.resource, base.image), "exact"
+        customer = base.image.get("customer")
+        change.customer_id = change.customer_id or (customer if isinstance(customer, str) else None)
+
+
+def _describe_update(change: ChangeRow, entry: ObjectEvent, pin: str) -> None:
+    raw = entry.event.data.previous_attributes
+    previous: Image = _image.decode(raw)
+    change.previous = _without_links(entry, raw)
+    change.changed = [
+        path for path in changed_paths(previous) if path not in entry.resource.bearer_links
+    ]
+    change.before_quality = _quality(entry, previous, pin)
+
+
+def _quality(entry: ObjectEvent, previous: Image, pin: str) -> BeforeQuality:
+    if not same_schema(entry.resource, entry.event.api_version, pin):
+        return "derived"
+    documented = _documented(entry.resource)
+    for name, old in previous.items():
+        if (old is None and name not in documented) or (
+            name in entry.resource.map_fields and isinstance(old, dict)
+        ):
+            return "derived"
+    return "exact"
+
+
+def _describe_status(change: ChangeRow, entry: ObjectEvent, base: BaseState | None) -> None:
+    if base is None or not same_api_shape(entry, base):
+        return
+    after = _image.decode(entry.event.data.object)
+    left_out = {*entry.resource.volatile, *entry.resource.bearer_links, *entry.resource.excluded}
+    before = base.image
+    if not base.complete:
+        before = align_lists(before, after, [child.field for child in entry.resource.children])
+        left_out |= {name for name in after if name not in before}
+    previous = {
+        name: old
+        for name, old in significant_difference(before, after).items()
+        if name not in left_out
+    }
+    change.previous, change.changed, change.before_quality = (
+        msgspec.json.encode(previous),
+        changed_paths(previous),
+        "exact",
+    )
+
+
+def _documented(resource: Resource) -> Collection[str]:
+    if resource.table not in _DOCUMENTED:
+        _DOCUMENTED[resource.table] = frozenset(field_names(resource))
+    return _DOCUMENTED[resource.table]
+
+
+_DOCUMENTED: dict[str, frozenset[str]] = {}
+
+
+def _without_links(entry: ObjectEvent, raw: msgspec.Raw) -> bytes:
+    """The event's own bytes without links that grant access to whoever holds them."""
+    left_out = (*entry.resource.bearer_links, *entry.resource.excluded)
+    body = bytes(raw)
+    if not any(name.encode() in body for name in left_out):
+        return body
+    kept = _fields.decode(body)
+    for name in left_out:
+        kept.pop(name, None)
+    return msgspec.json.encode(kept)
+
+
+def initial_state(history: Sequence[ObjectEvent]) -> tuple[bool, Image | None]:
+    """Whether the first event tells the state before it, and that state; None before a creation."""
+    first = history[0]
+    match first.kind:
+        case "created":
+            return True, None
+        case "updated":
+            after = _image.decode(first.event.data.object)
+            return True, revert(after, _image.decode(first.event.data.previous_attributes))
+        case "deleted":
+            return not first.is_stub, None if first.is_stub else _image.decode(
+                first.event.data.object
+            )
+        case _:
+            return False, None
+
+
+def final_object(history: Sequence[ObjectEvent], pin: str) -> bytes | None:
+    """The object's final content, from its last event or the one before a bare deletion; None if
+    its schema is another one, or if the last event is uncertain.
+    """
+    last = history[-1]
+    if last.from_copy or (not last.certain and last.kind != "deleted"):
+        return None
+    if last.kind == "deleted" and last.is_stub:
+        if len(history) == 1:
+            return None
+        last = history[-2]
+    if last.is_stub or not same_schema(last.resource, last.event.api_version, pin):
+        return None
+    return bytes(last.event.data.object)

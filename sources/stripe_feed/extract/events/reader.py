@@ -1,4 +1,4 @@
-"""Read `/v1/events` oldest first with one page in memory.
+"""Read `/v1/events` oldest first, with one page in memory, in batches that end with a whole second.
 
 The API lists newest first. One page is enough if little happened. Otherwise an anchor, the newest
 event before the range, and `ending_before` give the pages in the order of occurrence; if the cursor
@@ -9,31 +9,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Annotated, Any
 
 import msgspec
 
 from ...api.client import Api, InvalidBody
 from ...errors import CursorGone, Unreachable
-from ...resources.model import Resource
 from ..paging.windows import MAX_EMPTY_PAGES, MAX_REFUSED_CURSORS
 from ..tables.rejected import decode_or_none, usable_id
+from .poll_groups import PollGroup
 
 log = logging.getLogger("stripe_feed")
 
 EVENTS_PATH = "/v1/events"
-MAX_TYPES = 20  # Stripe's limit for `types[]`
-MAX_FILTERED_CALLS = 3  # more are replaced with one call for all types
-LATE = 86_400  # seconds; events that are read from so much earlier have calls of their own
 SLICE_PAGES = 60  # per slice, if several are read in parallel
 SLICES = 4
 FAR_BEHIND = 150  # pages; a slice costs two requests more
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 NEAR_PAGES = 40  # at the end of a range: read newest first, and kept in memory until complete
+BATCH_EVENTS = 2_000
+BATCH_BYTES = 16_000_000
 FEW_PAGES = 10  # of a slice that is read newest first, because it has no anchor
 
 
@@ -142,52 +142,6 @@ def _decode_page(body: bytes) -> tuple[list[Event], bool]:
 
 
 EventTypes = Sequence[str] | None  # None: every type
-
-
-@dataclass(frozen=True)
-class PollGroup:
-    """Resources whose events are polled together: their types fit into one request, or (`types` is
-    None) the request is for every type.
-    """
-
-    resources: tuple[Resource, ...]
-    types: tuple[str, ...] | None
-
-
-def poll_groups(resources: Sequence[Resource], starts: Mapping[str, int]) -> list[PollGroup]:
-    """Put the resources that have events into as few groups as possible; the types of one resource
-    stay together. `starts`: table -> the second from which its events are read.
-
-    If more than `MAX_FILTERED_CALLS` groups are needed, one group for every type replaces those of
-    the resources that are not late: for a late one it would read the events of all again.
-    """
-    groups = _filtered_groups(resources)
-    if len(groups) <= MAX_FILTERED_CALLS:
-        return groups
-    followed = [r for r in resources if r.events]
-    newest = max(starts[r.table] for r in followed)
-    late = [r for r in followed if starts[r.table] < newest - LATE]
-    in_time = [r for r in followed if r not in late]
-    rest = _filtered_groups(in_time)
-    return [
-        *_filtered_groups(late),
-        *(rest if len(rest) <= MAX_FILTERED_CALLS else [PollGroup(tuple(in_time), None)]),
-    ]
-
-
-def _filtered_groups(resources: Sequence[Resource]) -> list[PollGroup]:
-    groups: list[tuple[list[Resource], tuple[str, ...]]] = []
-    for resource in sorted(resources, key=lambda row: -len(row.events)):
-        if not resource.events:
-            continue
-        for index, (members, known) in enumerate(groups):
-            types = tuple(dict.fromkeys((*known, *resource.events)))
-            if len(types) <= MAX_TYPES:
-                groups[index] = ([*members, resource], types)
-                break
-        else:
-            groups.append(([resource], resource.events))
-    return [PollGroup(tuple(members), types) for members, types in groups]
 
 
 def fetch_events_page(
@@ -399,3 +353,62 @@ class Prefetch:
             except Full:
                 continue
         return False
+
+
+class EventBatches:
+    """The events of one poll group, in batches that end with a whole second; `next_start` is the
+    second at which the next batch begins. Events of types that no resource of the group has are
+    dropped as they come.
+    """
+
+    def __init__(self, group: PollGroup, api: Api, lo: int, hi: int) -> None:
+        self.group, self.hi, self.next_start = group, hi, lo
+        # an event whose type cannot be read is kept: it may be of any
+        self.types = {"", *(type for resource in group.resources for type in resource.events)}
+        self.stream = Prefetch(oldest_first(api, group.types, lo, hi))
+        self.buffered: list[Event] = []
+        self.buffered_bytes = 0
+        self.exhausted = self.finished = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch can be taken; first buffers every page that has arrived."""
+        while not (self.exhausted or self._is_full):
+            try:
+                self._add(self.stream.next_page(0))
+            except Empty:
+                return False
+        return True
+
+    @property
+    def _is_full(self) -> bool:
+        """A second is never split, however many events it holds."""
+        enough = len(self.buffered) >= BATCH_EVENTS or self.buffered_bytes >= BATCH_BYTES
+        return enough and self.buffered[0].created < self.buffered[-1].created
+
+    def wait_for_page(self) -> None:
+        """Wait briefly for the next page."""
+        if not self.ready:
+            with suppress(Empty):
+                self._add(self.stream.next_page(0.05))
+
+    def next_batch(self) -> list[Event]:
+        """Return one batch and move `next_start` past it."""
+        self.finished, self.next_start = (
+            self.exhausted,
+            self.hi if self.exhausted else self.buffered[-1].created,
+        )
+        batch = [event for event in self.buffered if event.created < self.next_start]
+        self.buffered = [event for event in self.buffered if event.created >= self.next_start]
+        self.buffered_bytes = _size(self.buffered)
+        return batch
+
+    def _add(self, events: list[Event] | None) -> None:
+        self.exhausted = events is None
+        wanted = [event for event in events or () if event.type in self.types]
+        self.buffered += wanted
+        self.buffered_bytes += _size(wanted)
+
+
+def _size(events: Sequence[Event]) -> int:
+    return sum(len(bytes(event.data.object)) for event in events)

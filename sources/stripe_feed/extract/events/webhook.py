@@ -12,8 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from ...api.account import Account
-from ...api.client import Api
-from ...api.json_repair import decode_body
+from ...api.client import Api, decode_body
 from ...errors import NotFound, SetupError, StripeFeedError, Unreachable
 from ..paging.fetch import path_segment
 from .reader import EVENTS_PATH, Event, decode_event

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...delivery.endpoint import lookups_of, payload_for
+from ...delivery.endpoint_config import lookups_of, payload_for
 from ...delivery.outbox import attempts, find, message_id_of
 from ...delivery.payloads import NotRenderable, PayloadContext
 from ...feed.change import Change

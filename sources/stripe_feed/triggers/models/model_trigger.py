@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ...delivery.endpoint import EndpointConfig
+from ...delivery.endpoint_config import EndpointConfig
 from ...feed.change import Change
 from ..expressions import Expression
 from ..trigger import Enrol, Guard, Per, Trigger

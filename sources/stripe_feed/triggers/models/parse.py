@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ...delivery.endpoint import ConfigError
+from ...delivery.endpoint_config import ConfigError
 from ...delivery.payloads import compile_template
 from ...errors import UsageError
 from ...feed.consumers import parse_duration
