@@ -391,7 +391,7 @@ MUTANTS = (
     Mutant(
         "doubtful snapshot is the row",
         "extract/events/history.py",
-        '    if last.from_copy or (not history[-1].certain and last.kind != "deleted"):\n',
+        '    if last.from_copy or (not last.certain and last.kind != "deleted"):\n',
         "    if False:\n",
         "test_derive.py::test_an_order_that_is_not_sure_gives_no_content",
         quick=False,

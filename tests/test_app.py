@@ -67,7 +67,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     folder = tmp_path_factory.mktemp("served")
     with (
         a_feed(folder, *(a_change(n, f"sub_{n % 3}") for n in range(1, 11))) as feed,
-        served(feed, secrets=(OLD, NEW), rung=lambda: RINGS.append(1)) as web,
+        served(feed, secrets=(OLD, NEW), wake_up=lambda: RINGS.append(1)) as web,
     ):
         yield web
 

@@ -230,8 +230,8 @@ class Scripted:
     begun: list[tuple[str, list[str], bool]] = field(default_factory=list)
     faults: list[Exception | dict[str, str] | None] = field(default_factory=list)
 
-    def __call__(self, account: str, _: bool, *, rung: Any, polls: bool) -> Synced:
-        self.begun.append((account, [event.event_id for event in rung], polls))
+    def __call__(self, account: str, _: bool, *, webhook_events: Any, polls: bool) -> Synced:
+        self.begun.append((account, [event.event_id for event in webhook_events], polls))
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, Exception):
             raise fault

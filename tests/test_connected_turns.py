@@ -31,9 +31,9 @@ def test_missing_copies_are_loaded_first_then_the_oldest() -> None:
 
 def test_one_that_rings_is_next_once_it_is_quiet_for_a_moment() -> None:
     turns = turns_of(one=1000, other=1000)
-    turns.ring("one", 5.0)
-    turns.ring("one", 5.2)
-    turns.ring("other", 5.1)
+    turns.announce("one", 5.0)
+    turns.announce("one", 5.2)
+    turns.announce("other", 5.1)
 
     assert turns.next(5.0) is None
     assert turns.seconds_until_next(5.0) == pytest.approx(DEBOUNCE)
@@ -45,12 +45,12 @@ def test_one_that_rings_is_next_once_it_is_quiet_for_a_moment() -> None:
 def test_a_burst_of_one_account_delays_no_other() -> None:
     """Even in a single place: it goes to the end of the queue after each turn."""
     turns = turns_of(1, busy=1000, other=1000)
-    turns.ring("busy", 1.0)
+    turns.announce("busy", 1.0)
     first = turns.next(2.0)
     assert first == Turn("busy", polls=False)
     for at in (2.1, 2.2, 3.0):
-        turns.ring("busy", at)
-    turns.ring("other", 2.5)
+        turns.announce("busy", at)
+    turns.announce("other", 2.5)
     assert turns.next(9.0) is None
     turns.end(first, 9.0, failed=False, more=True)
 
@@ -59,7 +59,7 @@ def test_a_burst_of_one_account_delays_no_other() -> None:
         turn = turns.next(now)
         assert turn is not None
         order.append(turn.account)
-        turns.ring("busy", now)
+        turns.announce("busy", now)
         turns.end(turn, now, failed=False)
     assert order == ["busy", "other", "busy"]
 
@@ -70,18 +70,18 @@ def test_whole_readings_leave_a_place_for_webhooks() -> None:
     loads = [turns.next(10.0), turns.next(10.0)]
     assert all(turn is not None and turn.polls for turn in loads)
     assert turns.next(10.0) is None
-    turns.ring("c", 10.0)  # it has no copy yet: events alone would leave it empty
-    turns.ring("rings", 10.0)
+    turns.announce("c", 10.0)  # it has no copy yet: events alone would leave it empty
+    turns.announce("rings", 10.0)
     assert turns.next(11.0) == Turn("rings", polls=False)
     assert turns.next(11.0) is None
 
 
 def test_an_account_has_one_turn_at_a_time() -> None:
     turns = turns_of(one=1000)
-    turns.ring("one", 1.0)
+    turns.announce("one", 1.0)
     first = turns.next(2.0)
     assert first is not None
-    turns.ring("one", 2.0)
+    turns.announce("one", 2.0)
 
     assert turns.next(9.0) is None
     turns.end(first, 9.0, failed=False)
@@ -94,10 +94,10 @@ def test_one_that_fails_rests_longer_each_time_and_stops_no_other() -> None:
         turn = turns.next(now)
         assert turn == Turn("broken", polls=True)
         turns.end(turn, now, failed=True)
-        turns.ring("broken", now)
+        turns.announce("broken", now)
         assert turns.seconds_until_next(now) == pause
         now += pause
-    turns.ring("fine", now - 1)
+    turns.announce("fine", now - 1)
     assert turns.failing == 1 and turns.failures("broken") == 3
     turn = turns.next(now)
     assert turn == Turn("fine", polls=False)
@@ -112,7 +112,7 @@ def test_one_that_is_dropped_has_no_turn() -> None:
     turns = turns_of(gone=0, stays=1000)
     turn = turns.next(1.0)
     assert turn == Turn("gone", polls=True)
-    turns.ring("gone", 1.0)
+    turns.announce("gone", 1.0)
     turns.drop(["gone"])
     turns.end(turn, 2.0, failed=True, more=True)
 
@@ -135,5 +135,5 @@ def test_without_an_interval_only_missing_copies_are_loaded() -> None:
     assert turn == Turn("missing", polls=True)
     turns.end(turn, 400.0, failed=False)
     assert turns.seconds_until_next(400.0) is None
-    turns.ring("fine", 2.0)
+    turns.announce("fine", 2.0)
     assert turns.next(403.0) == Turn("fine", polls=False)

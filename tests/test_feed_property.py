@@ -291,7 +291,7 @@ class World:
         half = len(self.waiting) // 2 + 1
         rung, self.waiting = self.waiting[:half], self.waiting[half:]
         self.late = True
-        self.sync(a, b, rung=rung, polls=bool(b % 2))
+        self.sync(a, b, webhook_events=rung, polls=bool(b % 2))
 
     def calm(self) -> None:
         """Faults of a run end with it."""

@@ -272,12 +272,12 @@ def test_rung_events_are_noted_as_read_once_they_are_in_the_feed(tmp_path: Path)
         webhook_inbox.record(store, "evt_1", 1.0, b"{}")
         state, runs = ServiceState(), list[list[str]]()
 
-        def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
-            runs.append([one.event_id for one in rung])
+        def run(webhook_events: Any, polls: bool, wait: float, watch: Any) -> Synced:
+            runs.append([one.event_id for one in webhook_events])
             if len(runs) == 1:
-                state.rung.set()
+                state.woken.set()
                 raise Unreachable("Stripe, of jane.canary@example.com, does not answer.")
-            if rung:
+            if webhook_events:
                 state.stopped.set()
             unread = ("evt_1",) if len(runs) == 3 else ()
             return Synced(
@@ -321,8 +321,8 @@ def test_after_a_run_without_them_webhook_events_are_read_soon(tmp_path: Path) -
         webhook_inbox.record(store, "evt_1", 1.0)
         state, rests = ServiceState(), list[float]()
 
-        def run(rung: Any, **_: Any) -> Synced:
-            if rung and len(rests) < 6:
+        def run(webhook_events: Any, **_: Any) -> Synced:
+            if webhook_events and len(rests) < 6:
                 raise Unreachable("Stripe does not answer.")
             return Synced({}, 1, 0.1, 1, "acct_1", False)
 
@@ -366,8 +366,14 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(
             [0.0],
         )
 
-        def run(rung: Any, polls: bool, wait: float, watch: Any) -> Synced:
-            runs.append(([one.event_id for one in rung], polls, any(one.by_id for one in rung)))
+        def run(webhook_events: Any, polls: bool, wait: float, watch: Any) -> Synced:
+            runs.append(
+                (
+                    [one.event_id for one in webhook_events],
+                    polls,
+                    any(one.by_id for one in webhook_events),
+                )
+            )
             return Synced(
                 {},
                 1,
@@ -398,7 +404,7 @@ def test_rings_have_only_their_events_read_until_it_is_time_for_all(
             (["evt_4"], True, False),
         ]
         assert [record.getMessage() for record in caplog.records] == [
-            "1 event that webhooks told of could not be read in 2 tries: given up (evt_odd: NotFound). Polling tells the rest."
+            "1 event announced by webhooks could not be read in 2 tries: given up (evt_odd: NotFound). Polling catches the rest."
         ]
 
 

@@ -176,7 +176,7 @@ def test_accounts_that_rang_are_loaded_together(tmp_path: Path) -> None:
     asked: list[list[tuple[str, list[str], bool]]] = []
 
     def sync(turns: Sequence[AccountTurn]) -> Iterator[AccountResult]:
-        asked.append([(t.account, [e.event_id for e in t.rung], t.polls) for t in turns])
+        asked.append([(t.account, [e.event_id for e in t.webhook_events], t.polls) for t in turns])
         for turn in turns:
             fault = SetupError("no access") if turn.account == "acct_2" else None
             done = Synced({}, 1, 0.0, 0, turn.account, livemode=False)

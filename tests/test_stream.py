@@ -801,7 +801,7 @@ def test_webhooks_do_not_record_what_a_comparison_records(unfollowed: Copy) -> N
     event = box.events[-1].id
     box.advance(100)
     box.restrict("rk_test_1", permissions=PERMISSIONS)
-    copy.sync(resources=["customers"], api_key="rk_test_1", rung=[WebhookEvent(event)])
+    copy.sync(resources=["customers"], api_key="rk_test_1", webhook_events=[WebhookEvent(event)])
     settled(copy, "customers", api_key="rk_test_1")
     assert told(copy, "op", "origin") == [("u", "diff")]
     copy.check("customers")

@@ -70,7 +70,7 @@ def test_a_webhook_event_is_there_before_it_settles(copy: Copy) -> None:
     box.update("customers", id, name="At once")
     copy.sync(resources=TABLES)
     assert copy.one(f"select name from stripe.customers where id = '{id}'") != "At once"
-    copy.sync(resources=TABLES, rung=[WebhookEvent(box.events[-1].id)])
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(box.events[-1].id)])
     assert copy.one(f"select name from stripe.customers where id = '{id}'") == "At once"
     assert box.events[-1].id in ids(copy)
 
@@ -99,9 +99,11 @@ def test_what_came_before_a_webhook_event_is_recorded_before_it(
 ) -> None:
     """Though its webhook comes later, or never; and nothing tells it again."""
     id, first, second = twice(copy, seconds)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(second)], polls=polls)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(second)], polls=polls)
     assert told_of(copy, id) == [(first, False), (second, False)]
-    copy.sync(resources=TABLES, rung=[WebhookEvent(first), WebhookEvent(second)], polls=False)
+    copy.sync(
+        resources=TABLES, webhook_events=[WebhookEvent(first), WebhookEvent(second)], polls=False
+    )
     copy.box.advance(SETTLED)
     copy.sync(resources=TABLES)
     assert told_of(copy, id) == [(first, False), (second, False)]
@@ -124,9 +126,11 @@ def test_what_shows_only_after_a_newer_one_says_late(copy: Copy, seconds: int, r
     """
     id, first, second = twice(copy, seconds)
     hide(copy, first, 60)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(second)], polls=False)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(second)], polls=False)
     copy.box.advance(61 + seconds)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(first)] if rings else [], polls=not rings)
+    copy.sync(
+        resources=TABLES, webhook_events=[WebhookEvent(first)] if rings else [], polls=not rings
+    )
     assert told_of(copy, id) == [(second, False), (first, True)]
     copy.box.advance(SETTLED)
     copy.sync(resources=TABLES)
@@ -138,9 +142,9 @@ def test_what_no_list_shows_says_late_though_the_newer_one_is_not_read_with_it(c
     """The destination is asked what was told of the object since."""
     id, first, second = twice(copy, 3)
     hide(copy, first, 60)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(second)], polls=False)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(second)], polls=False)
     copy.box.advance(64)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(first, by_id=True)], polls=False)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(first, by_id=True)], polls=False)
     assert told_of(copy, id) == [(second, False), (first, True)]
 
 
@@ -161,10 +165,10 @@ def test_webhooks_in_any_order_doubled_or_missing_lead_to_the_same(copy: Copy, s
         ]
         dice.shuffle(waiting)
         now, waiting = waiting[: len(waiting) // 2], waiting[len(waiting) // 2 :]
-        copy.sync(resources=TABLES, rung=[WebhookEvent(id) for id in now])
+        copy.sync(resources=TABLES, webhook_events=[WebhookEvent(id) for id in now])
         box.advance(dice.choice([0, 30, 200]))
     box.advance(SETTLED)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(id) for id in waiting])
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(id) for id in waiting])
     box.advance(SETTLED)
     copy.sync(resources=TABLES)
     copy.check(*TABLES)
@@ -187,7 +191,10 @@ def test_an_event_of_another_account_and_one_of_before_the_list_are_passed_over(
         copy.sync(resources=["customers"])
         copy.sync(
             resources=["customers"],
-            rung=[WebhookEvent("evt_of_another_account"), WebhookEvent(copy.box.events[0].id)],
+            webhook_events=[
+                WebhookEvent("evt_of_another_account"),
+                WebhookEvent(copy.box.events[0].id),
+            ],
         )
         assert ids(copy) == set()
         copy.check("customers")
@@ -204,7 +211,7 @@ def test_without_the_permission_the_body_is_enough(tmp_path: Path) -> None:
         copy.sync(
             resources=["customers"],
             api_key=key,
-            rung=[WebhookEvent(box.events[-1].id, box.events[-1].body)],
+            webhook_events=[WebhookEvent(box.events[-1].id, box.events[-1].body)],
         )
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Told by body"
         assert ids(copy) == {box.events[-1].id}
@@ -223,7 +230,7 @@ def test_a_body_of_another_account_or_mode_is_passed_over(
         copy.box.update("customers", held, name="Foreign")
         body = json.dumps({**json.loads(copy.box.events[-1].body), **foreign}).encode()
         event = WebhookEvent(copy.box.events[-1].id, body)
-        copy.sync(resources=["customers"], api_key=key, rung=[event])
+        copy.sync(resources=["customers"], api_key=key, webhook_events=[event])
         assert copy.one(f"select name from stripe.customers where id = '{held}'") != "Foreign"
 
 
@@ -240,7 +247,7 @@ def test_what_cannot_be_read_yet_is_left(tmp_path: Path) -> None:
         done = copy.sync(
             resources=["customers"],
             api_key=key,
-            rung=[WebhookEvent(one.id), WebhookEvent(two.id, two.body)],
+            webhook_events=[WebhookEvent(one.id), WebhookEvent(two.id, two.body)],
         )
         assert done.unread == (one.id,)
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Two"
@@ -278,7 +285,7 @@ def test_a_burst_is_read_by_the_page(copy: Copy) -> None:
             box.update("customers", ids[n % len(ids)], name=f"{part} {n}")
             box.advance(n % 3 == 0)
         rung = rung_of(copy, known)
-        assert copy.sync(resources=TABLES, rung=rung[::-1], polls=False).unread == ()
+        assert copy.sync(resources=TABLES, webhook_events=rung[::-1], polls=False).unread == ()
         told += 250
     assert asked(copy)["/v1/events/:id"] == 0
     assert asked(copy)["/v1/events"] <= 1.2 * told / 100
@@ -288,7 +295,7 @@ def test_a_burst_is_read_by_the_page(copy: Copy) -> None:
         ]
     assert not copy.one("select count(*) from stripe.changes where late")
     box.reset_counts()
-    copy.sync(resources=TABLES, rung=rung, polls=False)
+    copy.sync(resources=TABLES, webhook_events=rung, polls=False)
     assert sum(asked(copy).values()) == 0
 
 
@@ -303,7 +310,7 @@ def test_one_event_that_cannot_be_read_stops_nothing_else(copy: Copy) -> None:
     box.faults.always["/v1/events/:id"] = 400
     done = copy.sync(
         resources=TABLES,
-        rung=[
+        webhook_events=[
             WebhookEvent("evt_odd", head=customer),
             WebhookEvent(event.id),
             WebhookEvent("evt_old", by_id=True),
@@ -317,7 +324,9 @@ def test_one_event_that_cannot_be_read_stops_nothing_else(copy: Copy) -> None:
     assert ids(copy) == {event.id}
     box.faults.always.clear()
     done = copy.sync(
-        resources=TABLES, rung=[WebhookEvent("evt_odd", head=customer, by_id=True)], polls=False
+        resources=TABLES,
+        webhook_events=[WebhookEvent("evt_odd", head=customer, by_id=True)],
+        polls=False,
     )
     assert done.failed == {"evt_odd": "NotFound"}
 
@@ -332,7 +341,7 @@ def test_nothing_is_asked_for_what_concerns_nobody(copy: Copy) -> None:
     )
     done = copy.sync(
         resources=TABLES,
-        rung=[WebhookEvent(f"evt_{n}", head=head) for n, head in enumerate(heads)],
+        webhook_events=[WebhookEvent(f"evt_{n}", head=head) for n, head in enumerate(heads)],
         polls=False,
     )
     assert (done.unread, done.failed, sum(asked(copy).values())) == ((), {}, 0)
@@ -344,15 +353,15 @@ def test_a_row_is_right_at_once_whatever_the_order_in_its_second(copy: Copy) -> 
     """
     id = copy.one("select id from stripe.customers where deleted_at is null limit 1")
     copy.box.update("customers", id, name="zero")
-    copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(copy.box.events[-1].id)], polls=False)
     for name in ("one", "two", "one", "two", "one", "three", "one", "four"):
         copy.box.update("customers", id, name=name)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(copy.box.events[-1].id)], polls=False)
     assert copy.one(f"select name from stripe.customers where id = '{id}'") == "four"
     copy.box.update("customers", id, name="five")
     for name in ("one", "two", "one", "two", "one", "three", "one", "six"):
         copy.box.update("customers", id, name=name)
-    copy.sync(resources=TABLES, rung=[WebhookEvent(copy.box.events[-1].id)], polls=False)
+    copy.sync(resources=TABLES, webhook_events=[WebhookEvent(copy.box.events[-1].id)], polls=False)
     assert copy.one(f"select name from stripe.customers where id = '{id}'") == "six"
 
 
@@ -372,14 +381,16 @@ def test_bodies_that_come_in_reverse_say_late(tmp_path: Path) -> None:
         copy.sync(
             resources=["customers"],
             api_key=key,
-            rung=[
+            webhook_events=[
                 WebhookEvent(second, bodies[second]),
                 WebhookEvent("evt_odd", odd),
                 WebhookEvent("evt_far", far),
             ],
         )
         done = copy.sync(
-            resources=["customers"], api_key=key, rung=[WebhookEvent(first, bodies[first])]
+            resources=["customers"],
+            api_key=key,
+            webhook_events=[WebhookEvent(first, bodies[first])],
         )
         assert (done.unread, told_of(copy, id)) == ((), [(second, False), (first, True)])
         assert copy.one(f"select name from stripe.customers where id = '{id}'") == "Second"

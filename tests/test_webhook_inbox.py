@@ -1,4 +1,4 @@
-"""The bell: what webhooks told of is there after a kill or a power cut, once, until it is read."""
+"""The inbox: what webhooks announced is there after a kill or a power cut, once, until it is read."""
 
 from __future__ import annotations
 

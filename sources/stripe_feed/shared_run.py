@@ -66,10 +66,10 @@ def shared_names(database: str | None, dataset: str | None) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class AccountTurn:
-    """An account to read: everything that is new, or without `polls` only the events `rung`."""
+    """An account to read: everything that is new, or without `polls` only `webhook_events`."""
 
     account: str
-    rung: Sequence[WebhookEvent] = ()
+    webhook_events: Sequence[WebhookEvent] = ()
     polls: bool = True
 
 
@@ -105,7 +105,7 @@ class SharedCopy:
             context = open_run(
                 of_account,
                 keep_open=True,
-                webhook_events=turn.rung,
+                webhook_events=turn.webhook_events,
                 budget=budget,
                 codecs=codecs,
                 transport=transport,

@@ -117,7 +117,7 @@ def sync(
     wait: float = DEFAULT_WAIT,
     watch: Callable[[RunContext], None] | None = None,
     reconcile: bool = False,
-    rung: Sequence[WebhookEvent] = (),
+    webhook_events: Sequence[WebhookEvent] = (),
     polls: bool = True,
     budget: SharedBudget | None = None,
     **reading: Unpack[SourceOptions],
@@ -127,7 +127,7 @@ def sync(
     A crash or an interrupt loses at most the current package (`checkpoint_rows` objects); the next
     run continues there. The state stored with the data replaces dlt's local state. A resource that
     the key may not read is left out and named in the result. `reconcile`: compare every object with
-    Stripe, fix differences and record them as changes of origin `diff`. `rung`: events that
+    Stripe, fix differences and record them as changes of origin `diff`. `webhook_events`: events that
     webhooks announced; they are read first, with everything that happened until then. Without
     `polls`, nothing else is read. `wait`: seconds to wait for the lock of another command, or for a
     process that has the DuckDB file open. `watch` is called once, with the run context whose
@@ -146,7 +146,7 @@ def sync(
     context = open_run(
         reading,
         keep_open=True,
-        webhook_events=rung,
+        webhook_events=webhook_events,
         package_rows=checkpoint_rows or CHECKPOINT_ROWS,
         reconcile=compared,
         polls=polls,

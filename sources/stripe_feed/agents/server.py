@@ -181,6 +181,6 @@ def serve_http(
     URL.
     """
     counts: Counter[str] = Counter()
-    with listen(HOST, port) as door:
+    with listen(HOST, port) as bound:
         app = http_app(server, token, counts)
-        run_listener(app, HOST, door, stopped, lambda url: ready(url + PATH), counts)
+        run_listener(app, HOST, bound, stopped, lambda url: ready(url + PATH), counts)

@@ -1,4 +1,4 @@
-"""One tool: what an agent is told of it, and what it does."""
+"""One tool: its description for agents, and what it does."""
 
 from __future__ import annotations
 

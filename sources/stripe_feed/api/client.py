@@ -172,7 +172,7 @@ class Api:
         is_action: bool = False,
     ) -> Reply[T]:
         """Send a GET request and retry temporary faults. `token_taken`: the caller has already
-        taken the token (`take_token`). `is_action`: a refusal is told in Stripe's words.
+        taken the token (`take_token`). `is_action`: a refusal is in Stripe's words.
 
         Raises the errors of `errors`: `PermissionMissing`, `NotFound`, `CursorGone`,
         `RequestRefused`, `SetupError`, `TryLater`.

@@ -161,12 +161,14 @@ def ids_of_others(client: Any, customer: str) -> list[str]:
     disputes of charges, and still have a body.
     """
     columns = _held_columns(client)
-    told = f"select object_id from {table_name(client, CHANGES)} where resource = '{{}}' and {HAS_BODY}"
+    with_body = f"select object_id from {table_name(client, CHANGES)} where resource = '{{}}' and {HAS_BODY}"
     return [
         id
         for table, condition in _rows_of(client, columns)
         if table in RESOURCES and RESOURCES[table].customer_through != BY_CUSTOMER
-        for id in _ids(client, table, f"({condition}) and id in ({told})".format(table), customer)
+        for id in _ids(
+            client, table, f"({condition}) and id in ({with_body})".format(table), customer
+        )
     ]
 
 

@@ -1,7 +1,7 @@
 """The charts of the models, in Altair. They need the extra `[report]`.
 
 Each takes rows as mappings with the columns of a mart, amounts in minor units, and draws one currency.
-What is not observed is hatched: once if invoices told it, crosswise if it is assumed.
+What is not observed is hatched: once if it comes from invoices, crosswise if it is assumed.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ MRR_FIGURE = FigureSpec(
     "mrr",
     "MRR",
     "Monthly recurring revenue at the end of each month, after discounts, and how it is known: observed in a change, "
-    "told by an invoice, or assumed from what came before or after.",
+    "read from an invoice, or assumed from what came before or after.",
     ("mrr_summary", "mrr_monthly_customer"),
     (
         _month(),

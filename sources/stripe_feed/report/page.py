@@ -66,7 +66,7 @@ def render_report(figures: ReportFigures, facts: ReportFacts, draw: DrawFigure) 
 
 _FOOTER = (
     "Amounts are in the major units of their currency; currencies are never added. Hatched bars are not observed: "
-    "once hatched, an invoice told them; crosswise, they are assumed from what came before or after. "
+    "once hatched, they come from an invoice; crosswise, they are assumed from what came before or after. "
     "This file holds everything that it shows, names of customers among it, and loads nothing."
 )
 

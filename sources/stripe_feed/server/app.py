@@ -160,7 +160,7 @@ def _record(context: ServerContext, event_id: str, body: bytes) -> None:
     settings = context.settings
     kept, head = body if settings.keep_bodies() else None, msgspec.json.encode(decode_head(body))
     if webhook_inbox.record(context.webhook_store, event_id, settings.now(), kept, head):
-        settings.rung()
+        settings.wake_up()
 
 
 async def health(request: Request) -> Response:

@@ -61,7 +61,7 @@ class ServerConfig:
     `token`: required by every route except `/health` and `/stripe`. `secrets`: of the webhook
     endpoint in Stripe; if empty, webhooks are refused. `counts`: counters of outside requests, for
     `/metrics`. `keep_bodies`: whether the key cannot read events, so that a webhook's body is the
-    only source. `rung` is called, in a thread, after an event was stored. `health` returns
+    only source. `wake_up` is called, in a thread, after an event was stored. `health` returns
     `synced_at` (Unix seconds) and `error` (a class) of syncing, `headline` the figures of the
     models. `stopped` ends streams and waits. `actions`: what `POST /actions/...` runs; None turns
     it off. `poll` and `heartbeat` are seconds.
@@ -72,7 +72,7 @@ class ServerConfig:
     secrets: Sequence[str] = field(default=(), repr=False)
     triggers: Sequence[AnyTrigger] = ()
     keep_bodies: Callable[[], bool] = lambda: False
-    rung: Callable[[], object] = lambda: None
+    wake_up: Callable[[], object] = lambda: None
     health: Callable[[], Mapping[str, Any]] = dict
     headline: Callable[[], Headline | None] = lambda: None
     counts: Counter[str] = field(default_factory=Counter)

@@ -165,7 +165,7 @@ def limit_logs(*names: str) -> Iterator[None]:
 def run_listener(
     app: ASGIApp,
     host: str,
-    door: socket.socket,
+    bound: socket.socket,
     stopped: threading.Event,
     ready: Callable[[str], object],
     counts: Counter[str],
@@ -179,7 +179,7 @@ def run_listener(
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                ready(f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}")
+                ready(f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}")
 
         async def on_tick(self, counter: int) -> bool:
             return await super().on_tick(counter) or stopped.is_set()
@@ -200,4 +200,4 @@ def run_listener(
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
     with limit_logs("uvicorn.error", "asyncio", "stripe_feed"):
-        Server(config).run([door])
+        Server(config).run([bound])

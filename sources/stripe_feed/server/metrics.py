@@ -133,7 +133,7 @@ def _consumers(store: FeedStore, now: float) -> Iterator[Family]:
     yield Family(
         "rung_events_waiting",
         "gauge",
-        "Events that a webhook told of and that are not read yet.",
+        "Events that webhooks announced and that are not read yet.",
         [({}, waiting)],
     )
     trouble = webhook_inbox.failed_events(store)

@@ -38,13 +38,13 @@ from . import webhook_inbox
 
 log = logging.getLogger("stripe_feed")
 
-DEBOUNCE = 0.3  # seconds without a ring before a reading begins
+DEBOUNCE = 0.3  # seconds without a webhook before a reading begins
 MAX_DEBOUNCE = 4.0  # seconds that a reading waits for quiet
 MAX_BACK_OFF = 300.0
 WAIT_FOR_LOCK = 60.0
 BUILD_EVERY = 3_600.0  # seconds between builds of the models without a load
 RULES_POLL_SECONDS = 1.0  # seconds between looks for a file of rules
-MAX_EVENTS = 10_000  # rung events in one reading
+MAX_EVENTS = 10_000  # announced events in one reading
 MAX_BODIES = 500  # the same, where their bodies are kept
 KEEP_SECONDS = 30 * 86_400
 
@@ -63,7 +63,7 @@ class ServiceState:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     context: RunContext | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
-    rung: threading.Event = field(default_factory=threading.Event)
+    woken: threading.Event = field(default_factory=threading.Event)
 
     def health(self) -> Mapping[str, Any]:
         """Return the data of `/health`: `synced_at` in Unix seconds, the classes of the last errors
@@ -96,7 +96,7 @@ class ServiceState:
     def stop(self) -> None:
         """Stop everything; another run continues an interrupted sync."""
         self.stopped.set()
-        self.rung.set()
+        self.woken.set()
         if self.context is not None:
             self.context.api.close()
 
@@ -130,9 +130,9 @@ def sync_loop(
     them can stop the rest. Those are retried soon, after a growing pause of their own.
     """
     synced: float | None = None
-    without = 0  # runs without the rung events, since they were read last
+    without = 0  # runs without the announced events, since they were read last
     while not state.stopped.is_set():
-        state.rung.clear()
+        state.woken.clear()
         rests, more = every, False
         try:
             leaves_out = state.failures % 2 == 1
@@ -143,10 +143,16 @@ def sync_loop(
                     feed.store, MAX_BODIES if state.keeps_bodies else MAX_EVENTS, now()
                 )
             )
-            rung = events_to_read(waiting)
-            due = synced is None or clock() >= synced + (every or LOOK_BACK) or not rung
+            announced = events_to_read(waiting)
+            due = synced is None or clock() >= synced + (every or LOOK_BACK) or not announced
             began, polls = clock(), due or state.keeps_bodies or state.failures > 0
-            done = run(rung=rung, polls=polls, wait=WAIT_FOR_LOCK, watch=state.watch, **arguments)
+            done = run(
+                webhook_events=announced,
+                polls=polls,
+                wait=WAIT_FOR_LOCK,
+                watch=state.watch,
+                **arguments,
+            )
             more = mark_events(feed.store, [one.event_id for one in waiting], done, now())
             state.synced_at, state.error, state.failures = now(), None, 0
             state.leave_out(done.left_out, polls)
@@ -193,7 +199,7 @@ def mark_events(store: FeedStore, waiting: Sequence[str], done: Synced, now: flo
     given_up = webhook_inbox.mark_failed(store, done.failed, now)
     if given_up:
         log.warning(
-            "%s that webhooks told of could not be read in %d tries: given up (%s: %s). Polling tells the rest.",
+            "%s announced by webhooks could not be read in %d tries: given up (%s: %s). Polling catches the rest.",
             counted(len(given_up), "event"),
             webhook_inbox.MAX_TRIES,
             given_up[0],
@@ -221,12 +227,12 @@ def _wait(state: ServiceState, every: float, more: bool) -> None:
     if state.failures:
         state.stopped.wait(pause_after(state.failures))
         return
-    if more or state.stopped.is_set() or not state.rung.wait(every or None):
+    if more or state.stopped.is_set() or not state.woken.wait(every or None):
         return
     until = time.monotonic() + MAX_DEBOUNCE
     while time.monotonic() < until and not state.stopped.is_set():
-        state.rung.clear()
-        if not state.rung.wait(DEBOUNCE):
+        state.woken.clear()
+        if not state.woken.wait(DEBOUNCE):
             return
 
 
@@ -405,7 +411,7 @@ def run_service(
             raise UsageError(f"{fault} The command takes it from STRIPE_FEED_TOKEN.") from None
     reading["api_key"] = find_key(reading.get("api_key"))
     with ExitStack() as held:
-        door = held.enter_context(listen(host, port))
+        bound = held.enter_context(listen(host, port))
         held.enter_context(dlt_settings())
         feed = held.enter_context(open_feed(open_pipeline(**places)))
         file = None if token is not None else feed.store.path.with_suffix(".token")
@@ -419,7 +425,7 @@ def run_service(
             secrets=secrets,
             triggers=rules.triggers,
             keep_bodies=lambda: state.keeps_bodies,
-            rung=state.rung.set,
+            wake_up=state.woken.set,
             health=state.health,
             headline=HeadlineCache(feed.read_models, feed.store.models_mark, time.time).get,
             stopped=stopped,
@@ -454,7 +460,7 @@ def run_service(
             run_listener(
                 create_app(serving),
                 host,
-                door,
+                bound,
                 stopped,
                 lambda url: ready(Listening(url, file, shown)),
                 serving.counts,

@@ -1,4 +1,4 @@
-"""What an action does that cannot be undone, and what it drags along, told before it is done."""
+"""Say before an action what it does that cannot be undone, and what else it changes."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 each customer.
 
 A first sweep reads the lists of all parents that the copy holds, in the order of their creation.
-Then the lists are read again of parents whose rows loads have brought since; what happens in between
-is told by the resource's events, if it has any.
+Then the lists are read again of parents whose rows loads have brought since; the resource's
+events, if it has any, report what happens in between.
 
 State: `t0`, Stripe's time when the last sweep or look began; `left`, the seconds of creation whose
 parents are still to be swept, as lists have it; `looked`, the loads of the last minutes whose rows
 were looked at; `since`, the time from which the lists report creations; `compare`, if the sweep
 compares what was loaded before; `empty`, if no list had an object; `relisted`, when the last sweep
-began of lists that nothing tells of; `shape` and `snapshot_due` as lists have them.
+began of lists without events; `shape` and `snapshot_due` as lists have them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The connected accounts that are kept fresh: their webhooks ring, and threads sync those that rang."""
+"""Keep connected accounts fresh: threads sync those whose webhooks announced events."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SyncTogether = Callable[[Sequence[AccountTurn]], Iterator[AccountResult]]
 class Accounts:
     """The connected accounts that are kept fresh, and what the threads share.
 
-    `inbox`: the received events of all; `door`: the same file, opened for webhooks alone. `live`:
+    `inbox`: the received events of all; `webhook_store`: the same file, opened for webhooks alone. `live`:
     the mode of the key. `run`: syncs one account. `error`: the class of the error that keeps the
     list of accounts from being read; `load_error`: of that which keeps a shared dataset from being
     opened.
     """
 
     inbox: FeedStore
-    door: FeedStore
+    webhook_store: FeedStore
     turns: Turns
     live: bool
     run: Callable[..., Synced]
@@ -85,9 +85,11 @@ class Accounts:
             return
         kept = body if self.keeps_bodies else None
         now = self.now()
-        if webhook_inbox.record(self.door, event_id, now, kept, msgspec.json.encode(head), account):
+        if webhook_inbox.record(
+            self.webhook_store, event_id, now, kept, msgspec.json.encode(head), account
+        ):
             with self.changed:
-                self.turns.ring(account, now)
+                self.turns.announce(account, now)
                 self.changed.notify_all()
 
     def follow(self, accounts: Sequence[str], cursor: Callable[[str], int]) -> None:
@@ -110,7 +112,7 @@ class Accounts:
             with self.changed:
                 self.turns.add(account, reached, self.now())
                 if account in waiting:
-                    self.turns.ring(account, waiting[account])
+                    self.turns.announce(account, waiting[account])
                 self.changed.notify_all()
 
     def work(self) -> None:
@@ -119,7 +121,7 @@ class Accounts:
             self.take(turn)
 
     def work_together(self, sync: SyncTogether) -> None:
-        """The same for a dataset that all accounts share: those that rang are synced in one package.
+        """The same for a dataset that all accounts share: those with announced events are synced in one package.
         One thread does it. Raises what keeps the dataset from being written.
         """
         while not self.stopped.is_set():
@@ -136,8 +138,10 @@ class Accounts:
             done = None
             if reading is not None:
                 is_whole = self.turns.has_whole_copy(turn.account)
-                rung = events_to_read(reading.waiting)
-                done = self.run(turn.account, is_whole, rung=rung, polls=reading.polls)
+                announced = events_to_read(reading.waiting)
+                done = self.run(
+                    turn.account, is_whole, webhook_events=announced, polls=reading.polls
+                )
         except Exception as fault:
             self._end(turn, fault=fault)
         else:
@@ -199,11 +203,11 @@ class Accounts:
             words = "it is tried again; `stripe-feed sync --account ... --debug` shows more"
             self._failed(turn.account, type(unknown).__name__, words)
         failed, now = fault is not None, self.now()
-        rung_at = None if more else self._left_at(turn.account, now, failed)
+        readable_at = None if more else self._left_at(turn.account, now, failed)
         with self.changed:
             self.turns.end(turn, now, failed=failed, more=more)
-            if rung_at is not None:
-                self.turns.ring(turn.account, rung_at)
+            if readable_at is not None:
+                self.turns.announce(turn.account, readable_at)
             self.changed.notify_all()
 
     def _left_at(self, account: str, now: float, failed: bool) -> float | None:

@@ -1,5 +1,5 @@
-"""Webhooks of connected accounts ring, threads sync the accounts that rang, and each account is read
-as a whole once in a while.
+"""Keep the copies of connected accounts fresh: sync an account when its webhooks announce events, and
+read each account as a whole once in a while.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .turns import Turns
 log = logging.getLogger("stripe_feed")
 
 INBOX_SUFFIX = ".accounts.sqlite"
-TOGETHER = 200  # accounts that rang, in one package
+TOGETHER = 200  # accounts with announced events, in one package
 LIST_EVERY = 600.0  # seconds between two looks at the list of accounts
 LIST_SOON = 10.0  # the same after a webhook of an account that is not in it
 
@@ -123,7 +123,7 @@ def serve_accounts(
     Answers `POST /stripe`, to which Stripe sends the events of connected accounts, and `GET
     /health`. `secrets`: of the endpoint in Stripe; if empty, webhooks are refused. `every`: seconds
     between whole readings of an account. `shared`: all accounts have one dataset, in which those
-    that rang are loaded together. `ready` gets the address once requests are answered. The other
+    with announced events are loaded together. `ready` gets the address once requests are answered. The other
     arguments are those of `sync_accounts`. Raises `UsageError` and `SetupError` before it starts.
     """
     try:
@@ -140,7 +140,7 @@ def serve_accounts(
     syncs, options = RunningSyncs(), {**reading, **places, "state_dir": state_dir}
     client_options: Any = reading
     with ExitStack() as held:
-        door = held.enter_context(listen(host, port))
+        bound = held.enter_context(listen(host, port))
         held.enter_context(settings_for_many())
         held.enter_context(accounts_in_log())
         platform = held.enter_context(closing(make_api(client_options)))
@@ -188,7 +188,7 @@ def serve_accounts(
         for thread in threads:
             thread.start()
         try:
-            run_listener(app, host, door, stopped, ready, accounts.counts)
+            run_listener(app, host, bound, stopped, ready, accounts.counts)
         finally:
             accounts.stop()
             for copy in copies:

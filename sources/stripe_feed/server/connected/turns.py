@@ -18,14 +18,14 @@ FIRST_AGAIN = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An account to sync; without `polls`, only the events that its webhooks told of."""
+    """An account to sync; without `polls`, only the events that its webhooks announced."""
 
     account: str
     polls: bool
 
 
 class Turns:
-    """The order of the accounts: first one whose webhooks rang, the one that waits longest; then one
+    """The order of the accounts: first one whose webhooks announced events, the one that waits longest; then one
     that is due, the most overdue.
 
     Each account has one turn at a time, and goes to the end of the queue after it: a burst of one
@@ -40,7 +40,7 @@ class Turns:
         self.most_polls = max(1, at_once - 1) if most_polls is None else most_polls
         self._due_at: dict[str, float] = {}
         self._without_copy: set[str] = set()  # or with one that is not whole
-        self._rung_at: dict[str, float] = {}
+        self._announced_at: dict[str, float] = {}
         self._running: dict[str, Turn] = {}
         self._failures: dict[str, int] = {}
         self._rests_until: dict[str, float] = {}
@@ -61,13 +61,13 @@ class Turns:
     def drop(self, accounts: Collection[str]) -> None:
         """Follow these accounts no more; a turn that runs is finished."""
         for account in accounts:
-            for by_account in (self._due_at, self._rung_at, self._failures, self._rests_until):
+            for by_account in (self._due_at, self._announced_at, self._failures, self._rests_until):
                 by_account.pop(account, None)
             self._without_copy.discard(account)
 
-    def ring(self, account: str, at: float) -> None:
+    def announce(self, account: str, at: float) -> None:
         """Note that a webhook came, or that events can be read from this time on."""
-        self._rung_at.setdefault(account, at)
+        self._announced_at.setdefault(account, at)
 
     def next(self, now: float) -> Turn | None:
         """Take the next turn; None if nothing is to be done now. `end` it afterwards."""
@@ -76,11 +76,11 @@ class Turns:
     def _take(self, now: float, *, polls: bool) -> Turn | None:
         if len(self._running) >= self.at_once:
             return None
-        starts = self._polls() if polls else self._rings()
+        starts = self._polls() if polls else self._announced()
         at, account = min(((at, id) for id, at in starts.items()), default=(math.inf, ""))
         if at > now:
             return None
-        self._rung_at.pop(account, None)
+        self._announced_at.pop(account, None)
         self._running[account] = turn = Turn(account, polls)
         return turn
 
@@ -88,7 +88,7 @@ class Turns:
         """Return when `next` is worth another call, if nothing else happens; None: never."""
         if len(self._running) >= self.at_once:
             return None
-        at = min([*self._rings().values(), *self._polls().values()], default=math.inf)
+        at = min([*self._announced().values(), *self._polls().values()], default=math.inf)
         return None if at == math.inf else max(0.0, at - now)
 
     def end(self, turn: Turn, now: float, *, failed: bool, more: bool = False) -> None:
@@ -110,7 +110,7 @@ class Turns:
                 self._without_copy.discard(account)
                 self._due_at[account] = now + (FIRST_AGAIN if first else self.every)
         if more:
-            self.ring(account, now)
+            self.announce(account, now)
 
     def failures(self, account: str) -> int:
         """Return how often this account has failed since it was synced last."""
@@ -126,18 +126,18 @@ class Turns:
         return len(self._failures)
 
     def next_together(self, now: float) -> list[Turn]:
-        """Take the turns that are taken together: all that rang, and a whole reading; or a few whole
-        readings if none rang.
+        """Take the turns that are taken together: all with announced events, and a whole reading; or
+        a few whole readings if there are none.
         """
-        rang = list(iter(partial(self._take, now, polls=False), None))
-        polls = islice(iter(partial(self._take, now, polls=True), None), 1 if rang else None)
-        return [*rang, *polls]
+        announced = list(iter(partial(self._take, now, polls=False), None))
+        polls = islice(iter(partial(self._take, now, polls=True), None), 1 if announced else None)
+        return [*announced, *polls]
 
-    def _rings(self) -> dict[str, float]:
-        """When each account that has rung can start; one without a copy is loaded first."""
+    def _announced(self) -> dict[str, float]:
+        """When each account with announced events can start; one without a copy is loaded first."""
         return {
             id: max(at + DEBOUNCE, self._rests_until.get(id, 0.0))
-            for id, at in self._rung_at.items()
+            for id, at in self._announced_at.items()
             if self.has_whole_copy(id) and id not in self._running
         }
 
