@@ -401,7 +401,9 @@ def _planned_sublists(
         )
     if parents or not is_swept:
         is_known = is_swept or "t0" in resource_states(pipeline).get(parent.table, {})
-        kind = "new" if is_swept else "the rest" if since else "everything"
+        kind = "the rest" if since else "everything"
+        if is_swept:
+            kind = "new"
         yield Planned(name, kind, since, now, parents if is_known else None)
 
 

@@ -139,7 +139,8 @@ class Api:
         self._page_sizes: dict[str, PageSize] = {}
         self._warned_cut = False
         self._stripe_answered = False  # Stripe has answered
-        rps = (LIVE_RPS if self.live else TEST_RPS) if max_rps is None else max_rps
+        default_rps = LIVE_RPS if self.live else TEST_RPS
+        rps = default_rps if max_rps is None else max_rps
         per_endpoint = ENDPOINT_RPS if endpoint_rps is None else endpoint_rps
         if rps <= 0 or per_endpoint <= 0:
             raise UsageError("max_rps and endpoint_rps are requests per second: give more than 0.")
@@ -210,9 +211,11 @@ class Api:
         is_action: bool,
     ) -> Reply[T]:
         endpoint = endpoint_name(path)
-        purpose: Purpose = "action" if is_action else "object" if ":id" in endpoint else "list"
-        if endpoint == ACCOUNT_PATH:
+        purpose: Purpose = "list"
+        if endpoint == ACCOUNT_PATH or (":id" in endpoint and not is_action):
             purpose = "object"
+        elif is_action:
+            purpose = "action"
         give_up_at = self.clock.monotonic() + self.give_up_after
         size = self._page_sizes.setdefault(endpoint, PageSize())
         tries = cuts = 0

@@ -182,7 +182,10 @@ def plan(
             print_json(plan_to_dict(planned))
         else:
             _print_plan(plan_to_dict(planned))
-        code = max(code, 2 if planned.refusal else 4 if planned.counts()["reject"] else 0)
+        if planned.refusal:
+            code = max(code, 2)
+        elif planned.counts()["reject"]:
+            code = max(code, 4)
     return code
 
 

@@ -58,11 +58,8 @@ def reject_unknown(table: Mapping[str, Any], names: Sequence[str], where: str) -
         if name not in names:
             near = get_close_matches(str(name), names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f". Known are: {', '.join(names)}"
-            raise ConfigError(
-                f"unknown key {f'{where}.' * bool(where)}{name}{hint}",
-                *([where] if where else []),
-                str(name),
-            )
+            keys = (where, str(name)) if where else (str(name),)
+            raise ConfigError(f"unknown key {'.'.join(keys)}{hint}", *keys)
 
 
 def read_bool(table: Mapping[str, Any], key: str) -> bool:

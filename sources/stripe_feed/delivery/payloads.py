@@ -203,13 +203,10 @@ def _type(telling: PayloadContext) -> str:
     if isinstance(about, Change) and about.event_type:
         return about.event_type
     row = RESOURCES.get(about.resource)
-    prefix = (
-        row.events[0].rpartition(".")[0]
-        if row and row.events
-        else row.object
-        if row
-        else about.resource
-    )
+    if row is None:
+        prefix = about.resource
+    else:
+        prefix = row.events[0].rpartition(".")[0] if row.events else row.object
     return f"{prefix}.{_VERBS.get(about.op, about.op)}"
 
 
@@ -365,7 +362,9 @@ def _compile_text(text: str, place: str, paths: list[str]) -> Render:
 
 
 def _to_text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else _json(value).decode()
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _json(value).decode()
 
 
 def _compile_placeholder(inside: str | None, place: str, column: int, paths: list[str]) -> Render:

@@ -276,7 +276,8 @@ class WebhookTransport:
         if 200 <= status < 300:
             return AttemptResult(True, str(status))
         wait = retry_after(answer.getheader("Retry-After"), self._now(), answer.getheader("Date"))
-        note = "redirects are not followed, give the URL they lead to" * (300 <= status < 400)
+        is_redirect = 300 <= status < 400
+        note = "redirects are not followed, give the URL they lead to" if is_redirect else ""
         return AttemptResult(False, str(status), wait, status == 410, status in THROTTLED, note)
 
     def close(self) -> None:

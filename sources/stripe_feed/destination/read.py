@@ -449,7 +449,9 @@ def preview(copy: CopyReader, table: str, rows: int = 5) -> QueryResult:
     if table not in KNOWN_TABLES:
         raise unknown_table_error(table)
     pushed = PUSH_TABLES.get(table)
-    key = "change_id" if table == CHANGES else ", ".join(pushed.key) if pushed else "id"
+    key = "change_id" if table == CHANGES else "id"
+    if pushed is not None:
+        key = ", ".join(pushed.key)
     try:
         return copy.query(
             f"select * from {copy.table_name(table)} order by {_recency_column(table) or key} desc, {key} limit {int(rows)}"

@@ -141,7 +141,9 @@ def changes_since(client: Any, resource: str, since: Mapping[str, int]) -> list[
 def _json_bytes(value: Any) -> bytes | None:
     """Return a JSON cell as bytes, whatever type the driver returns."""
     text = value if isinstance(value, str | bytes) else msgspec.json.encode(value)
-    return None if text in ("null", b"null") else text.encode() if isinstance(text, str) else text
+    if text in ("null", b"null"):
+        return None
+    return text.encode() if isinstance(text, str) else text
 
 
 def embedded_copies(client: Any, table: str, id: str) -> Iterator[bytes]:

@@ -128,9 +128,10 @@ def source_resources(
     )
     for name in names:
         row = RESOURCES[name]
-        resource = _list_resource(
-            context, row, held if row.holders else below if row.parent else listed
-        )
+        template = below if row.parent else listed
+        if row.holders:
+            template = held
+        resource = _list_resource(context, row, template)
         resource.selected = name in selected
         yield resource
     yield _changes_resource(context, names)

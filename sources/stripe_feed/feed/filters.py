@@ -92,7 +92,9 @@ def unknown_paths(resource: Names, paths: Iterable[str]) -> list[str]:
 
 
 def _names(names: Names) -> tuple[str, ...]:
-    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
+    if names is None:
+        return ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def combine(first: Filter, second: Filter) -> Filter:

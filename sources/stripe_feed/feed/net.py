@@ -165,7 +165,9 @@ def _fold(
     existed, exists = first.op in ("u", "d"), last.op != "d"
     if not existed and not exists:
         return None
-    op = first.op if not existed else "u" if exists else "d"
+    op = first.op
+    if existed:
+        op = "u" if exists else "d"
     before = first.before if existed else None
     changed = _changed(store, first, last, before) if op == "u" else []
     if op == "u" and not changed and before is not None:

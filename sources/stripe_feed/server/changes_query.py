@@ -209,7 +209,9 @@ def parse_cursor(text: str, name: str = "after") -> Cursor | str:
     """Parse a cursor or a change id. Raises `UsageError`, which names the parameter."""
     if match := CURSOR.fullmatch(text):
         offset, accepted = int(match[1]), match[2]
-        return Cursor(offset, int(accepted) if accepted else 0 if offset else None)
+        if accepted:
+            return Cursor(offset, int(accepted))
+        return Cursor(offset, 0 if offset else None)
     if not _ID.fullmatch(text):
         raise UsageError(
             f"{name} is a cursor (`next_cursor` of the last answer), an offset, or a change id."

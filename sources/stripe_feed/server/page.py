@@ -145,16 +145,19 @@ def render_page(
 def _header(shown: Overview, health: Mapping[str, Any], now: float) -> Html:
     error, synced = health.get("error"), health.get("synced_at")
     newest = shown.changes[0].occurred_at.timestamp() if shown.changes else None
+    more = "+" if shown.unread_events == MAX_UNREAD else ""
     facts = {
         "Synced": _relative_time(synced, now),
         "Newest change": _relative_time(newest, now),
         "Changes in the feed": f"{shown.head:,}",
-        "Events to read": f"{shown.unread_events:,}{'+' * (shown.unread_events == MAX_UNREAD)}",
+        "Events to read": f"{shown.unread_events:,}{more}",
     }
-    state = _badge(
-        f"failing: {error}" if error else "up to date" if synced else "not synced yet",
-        "bad" if error else "good" if synced else "calm",
-    )
+    if error:
+        state = _badge(f"failing: {error}", "bad")
+    elif synced:
+        state = _badge("up to date", "good")
+    else:
+        state = _badge("not synced yet", "calm")
     listed = join_elements(
         tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()
     )
@@ -183,7 +186,7 @@ def _currency_card(one: CurrencyHeadline) -> Html:
         "Subscribers": None if one.subscribers is None else f"{one.subscribers:,}",
         "Overdue": None
         if one.overdue_amount is None
-        else f"{money(one.overdue_amount)} ({_count_invoices(one.overdue_invoices or 0)})",
+        else f"{money(one.overdue_amount)} ({counted(one.overdue_invoices or 0, 'invoice')})",
     }
     listed = join_elements(
         tag("div", tag("dt", name), tag("dd", value))
@@ -191,10 +194,6 @@ def _currency_card(one: CurrencyHeadline) -> Html:
         if value is not None
     )
     return tag("li", tag("h3", one.currency.upper()), tag("dl", listed), class_="card")
-
-
-def _count_invoices(count: int) -> str:
-    return f"{count:,} invoice{'s' * (count != 1)}"
 
 
 def _badge(words: str, kind: str) -> Html:
@@ -216,8 +215,10 @@ def _format_span(seconds: float) -> str:
         ((size, unit) for size, unit in TIME_UNITS if abs(seconds) >= size), (1, "second")
     )
     count = int(abs(seconds) // size)
-    words = f"{count} {unit}{'s' * (count != 1)}"
-    return "now" if not count else f"in {words}" if seconds < 0 else f"{words} ago"
+    if not count:
+        return "now"
+    words = counted(count, unit)
+    return f"in {words}" if seconds < 0 else f"{words} ago"
 
 
 def _section(name: str, title: str, *inside: object) -> Html:
@@ -298,19 +299,15 @@ def _trigger_section(shown: Overview, triggers: Sequence[AnyTrigger], now: float
 def _trigger_card(shown: Overview, name: str, receiver: str | None, now: float) -> Html:
     state_row = shown.trigger_states.get(name)
     fired, fired_at, held, disabled, failing = state_row or (0, None, None, None, None)
-    state, kind, why = (
-        ("deleted", "calm", None)
-        if receiver is None
-        else ("disabled", "bad", disabled)
-        if disabled
-        else ("held", "warn", held)
-        if held
-        else ("failing", "warn", None)
-        if failing
-        else ("on", "good", None)
-        if state_row
-        else ("new", "calm", None)
+    states = (
+        (receiver is None, "deleted", "calm", None),
+        (disabled, "disabled", "bad", disabled),
+        (held, "held", "warn", held),
+        (failing, "failing", "warn", None),
+        (state_row, "on", "good", None),
+        (True, "new", "calm", None),
     )
+    state, kind, why = next((state, kind, why) for holds, state, kind, why in states if holds)
     message_counts = ", ".join(
         f"{count:,} {state}" for state, count in sorted(shown.counts.get(name, {}).items())
     )
@@ -455,13 +452,9 @@ def _format_value(resource: str, image: Any, path: str) -> str:
         currency = image.get("currency") if isinstance(image, Mapping) else None
         if (amount := in_major_units(value, currency)) is not None:
             return f"{amount} {str(currency).upper()}"
-    formatted = (
-        value
-        if isinstance(value, str)
-        else ""
-        if value is None
-        else json.dumps(value, ensure_ascii=False)
-    )
+    if value is None:
+        return ""
+    formatted = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return (
         formatted
         if len(formatted) <= MAX_VALUE_LENGTH

@@ -339,9 +339,8 @@ def _check_values(value: Any, depth: int = 0) -> None:
         raise ConfigError(f"the nesting is more than {_MAX_DEPTH} deep")
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise ConfigError("an integer has more than 64 bits")
-    for item in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
+    items = value.values() if isinstance(value, dict) else value
+    for item in items if isinstance(value, dict | list) else ():
         _check_values(item, depth + 1)
 
 

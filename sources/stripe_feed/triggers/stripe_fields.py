@@ -82,13 +82,9 @@ def _value_warnings(
 
 
 def _root_tables(tables: Sequence[str], root: str | int) -> Sequence[str]:
-    return (
-        [RELATED_TABLES[str(root)]]
-        if root in RELATED_TABLES
-        else tables
-        if root in ("after", "before")
-        else []
-    )
+    if root in RELATED_TABLES:
+        return [RELATED_TABLES[str(root)]]
+    return tables if root in ("after", "before") else []
 
 
 def path_warning(tables: Sequence[str], names: Sequence[PathKey]) -> str | None:
@@ -137,7 +133,8 @@ def _missing_field(
             if before
             else None
         )
-        return f"{place} is an id in changes, without fields{f'; {root}.{name} looks it up' * bool(root)}"
+        hint = f"; {root}.{name} looks it up" if root else ""
+        return f"{place} is an id in changes, without fields{hint}"
     return f"{place} has no fields"
 
 

@@ -209,4 +209,6 @@ def format_side(value: Any) -> str:
     """One side of a transition as text."""
     if isinstance(value, list | tuple):
         return " or ".join(map(format_side, value))
-    return "anything" if value is ... or value == "*" else "null" if value is None else str(value)
+    if value is ... or value == "*":
+        return "anything"
+    return "null" if value is None else str(value)

@@ -54,7 +54,9 @@ class ActionResult:
     @property
     def exit_code(self) -> int:
         """What the command line ends with."""
-        return 0 if self.ok else self.error.exit_code if self.error else 1
+        if self.ok:
+            return 0
+        return self.error.exit_code if self.error else 1
 
     def to_dict(self, flat: bool = False) -> dict[str, Any]:
         """The result as JSON has it. `flat`: object and id under the object's own name, with status

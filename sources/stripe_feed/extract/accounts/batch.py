@@ -170,8 +170,9 @@ def _rows_of(context: RunContext, name: str) -> Iterator[Any]:
     if name == CHANGES:
         return stream_changes(context)
     row = RESOURCES[name]
-    read = held_rows if row.holders else sublist_rows if row.parent else list_rows
-    return read(context, row)
+    if row.holders:
+        return held_rows(context, row)
+    return sublist_rows(context, row) if row.parent else list_rows(context, row)
 
 
 def _in_turn(generators: Iterable[Iterator[Any]]) -> Iterator[NamedTable]:

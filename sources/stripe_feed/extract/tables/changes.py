@@ -83,12 +83,16 @@ def diff_change(
     """Return the change between a stored row and the object at Stripe. `version` is that of the
     replaced row, `hash` that of the new one (a deletion has none).
     """
-    op: ChangeOp = "c" if before is None else "d" if after is None else "u"
+    op: ChangeOp = "u"
+    previous = None
+    if before is None:
+        op = "c"
+    elif after is None:
+        op, previous = "d", before
+    else:
+        previous = difference(before, after)
     change_id = digest_id(
         "diff", resource.table, id, version, hash if after is not None else "deleted"
-    )
-    previous = (
-        before if after is None else difference(before, after) if before is not None else None
     )
     return ChangeRow(
         change_id,

@@ -237,10 +237,7 @@ def retrieve_object(
         if id == account.id:
             return msgspec.json.encode(account.object)
         raise no_access(key, id)
-    other_mode = (
-        "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
-    )
-    raise missing(kind.object, id, other_mode=other_mode)
+    raise missing(kind.object, id, other_mode=account.other_mode_of(table, id))
 
 
 def _check_owner(account: Account, key: str, kind: Kind, owner: str) -> None:

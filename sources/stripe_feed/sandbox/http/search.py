@@ -192,7 +192,11 @@ def parse_search(query: str) -> tuple[list[Clause], str]:
 def _clause(found: re.Match[str]) -> Clause:
     quoted = found["double"] if found["double"] is not None else found["single"]
     bare = found["bare"]
-    value = _unescaped(quoted) if quoted is not None else None if bare.lower() == "null" else bare
+    value: str | None = bare
+    if quoted is not None:
+        value = _unescaped(quoted)
+    elif bare.lower() == "null":
+        value = None
     key = None if found["key"] is None else _unescaped(found["key"])
     return Clause(bool(found["not"]), found["field"].lower(), key, found["operator"], value)
 

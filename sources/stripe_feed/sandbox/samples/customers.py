@@ -101,9 +101,15 @@ def customer(rng: Random, created: int | None) -> Object:
         "shipping": {"address": home, "name": name, "phone": None}
         if home and rng.chance(0.2)
         else None,
-        "tax_exempt": "reverse" if rng.chance(0.06) else "exempt" if rng.chance(0.03) else "none",
+        "tax_exempt": _tax_exempt(rng),
         "test_clock": None,
     }
+
+
+def _tax_exempt(rng: Random) -> str:
+    if rng.chance(0.06):
+        return "reverse"
+    return "exempt" if rng.chance(0.03) else "none"
 
 
 def tax_id(rng: Random, customer: Object) -> Object:

@@ -102,9 +102,8 @@ class SeedData:
 
     def customers(self) -> None:
         count = self.sizes.customers
-        self.customer_times = self.creation_times(
-            count, 340 if count >= 1500 else 130 if count >= 200 else 0
-        )
+        burst = 340 if count >= 1500 else 130
+        self.customer_times = self.creation_times(count, burst if count >= 200 else 0)
         for created in self.customer_times:
             drawn = customer(self.rng, created)
             self.account.store("customers", drawn)

@@ -169,10 +169,18 @@ class Account:
         shown = whole_list | {"data": children[:SHOWN], "has_more": True, "url": url}
         return content | {embedded.field: shown}, [msgspec.json.encode(child) for child in children]
 
+    def other_mode_of(self, table: str, id: str) -> str:
+        """The mode that an id exists in if it is the other one, else an empty string."""
+        if self.other_mode.get(table) != id:
+            return ""
+        return "test" if self.livemode else "live"
+
     def _place(self, table: str, content: Object, raw: bytes) -> Row:
         rows, row = self.tables[table], self.tables[table].rows.get(content["id"])
         dated = KINDS[table].dated
-        at = content.get(dated) if dated else row.created if row else self.now
+        at = self.now if row is None else row.created
+        if dated:
+            at = content.get(dated)
         created = at if isinstance(at, int) else None
         clock = content.get("test_clock") if isinstance(content.get("test_clock"), str) else None
         group = self._group(table, content)

@@ -29,10 +29,7 @@ def object_in_param(account: World, table: str, id: str, param: str) -> Object:
 def _found(account: World, table: str, id: str, param: str, status: int) -> Object:
     row = account.tables[table].rows.get(id)
     if row is None:
-        other_mode = (
-            "" if account.other_mode.get(table) != id else "test" if account.livemode else "live"
-        )
-        raise missing(KINDS[table].object, id, param, status, other_mode)
+        raise missing(KINDS[table].object, id, param, status, account.other_mode_of(table, id))
     return row.content()
 
 

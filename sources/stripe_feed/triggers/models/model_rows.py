@@ -138,7 +138,8 @@ class ModelRows:
                 double[key] = None
             seen.add(key)
         named = ", ".join(islice(double, MAX_NAMED_KEYS))
-        more = f" and {len(double) - MAX_NAMED_KEYS:,} more" * (len(double) > MAX_NAMED_KEYS)
+        unnamed = len(double) - MAX_NAMED_KEYS
+        more = f" and {unnamed:,} more" if unnamed > 0 else ""
         return InvalidKeys(
             f"The key ({columns}) of {self.trigger.model} is not unique: {named}{more}. "
             "Add columns to `key` until it names one row."
