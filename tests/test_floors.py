@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
+from tests.syntax_trees import PACKAGE, tree_of
+
 MOST_MODULES = 12  # beside `__init__`, in one folder
 FLOORS = (
     ("currencies", "errors", "markup", "resources", "wording"),
@@ -60,7 +61,7 @@ def imported(file: Path, module: str, modules: set[str]) -> Iterator[tuple[int, 
     """Line and module of all imports of ours, wherever in the file."""
     parts = [part for part in module.split(".") if part]
     folder = parts if file.name == "__init__.py" else parts[:-1]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+    for node in ast.walk(tree_of(file)):
         match node:
             case ast.Import(names=names):
                 paths = [name.name.split(".") for name in names]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "sources" / "stripe_feed"
+from tests.syntax_trees import PACKAGE, tree_of
+
 SAME_THING = {
     "T": "a type variable means nothing outside of its function",
     "app": "typer's word for a group of commands",
@@ -28,7 +29,7 @@ def doubled(package: Path) -> list[str]:
     homes: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for file in sorted(package.rglob("*.py")):
         path = file.relative_to(package).as_posix()
-        nodes = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+        nodes = tree_of(file).body
         for name, is_function in set(definitions(nodes)):
             is_command = is_function and path.startswith(COMMANDS)
             is_handler = name in OPERATIONS and path.startswith(HANDLERS)
