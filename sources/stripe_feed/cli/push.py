@@ -319,7 +319,7 @@ def _run_each(
 
 
 def _record(pushes: _PushFile) -> None:
-    """Tell the feed and the destination what pushes did."""
+    """Record in the feed and the destination what pushes did."""
     from ..destination.pipeline import dlt_settings, resolve_place, state_root
     from ..destination.place import FEED_STORE_SUFFIX, companion_path
     from ..feed.storage.push_states import note_runs

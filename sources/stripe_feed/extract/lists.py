@@ -163,7 +163,7 @@ def _walk(
     reports_changes: bool,
 ) -> Iterator[Any]:
     """Yield what a listing reads, until it or the package ends, and keep the state; `before` is the
-    state stored last. `reports_changes`: also yield changes that no event tells.
+    state stored last. `reports_changes`: also yield changes that no event reports.
     """
     keeps_cursor = run.plan.keeps_cursor
     writer.lost_table = run.lost_embedded
@@ -273,7 +273,7 @@ def listed_changes(
     is_new: Callable[[Record], bool],
     is_same_schema: bool,
 ) -> list[Any]:
-    """Return the changes that no event tells: creations of new objects, and differences to the rows
+    """Return the changes that no event reports: creations of new objects, and differences to the rows
     that were looked up last. Without `is_same_schema` only fields of both schemas are compared.
     """
     resource, codec = writer.resource, writer.codec

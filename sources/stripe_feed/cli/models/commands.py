@@ -110,7 +110,7 @@ def build_and_report(
 
 
 def note_build(copy: LocalCopyOptions) -> None:
-    """Tell the triggers on models, which `deliver` and `serve` evaluate, that models were built."""
+    """Note for the triggers on models, which `deliver` and `serve` evaluate, that models were built."""
     from ...destination.pipeline import resolve_place, state_root
     from ...destination.place import FEED_STORE_SUFFIX, companion_path
     from ...feed.storage.store import FeedStore

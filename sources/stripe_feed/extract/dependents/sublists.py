@@ -121,7 +121,7 @@ class Sublists:
 
     def begin_due_sweep(self) -> None:
         """Begin a sweep: the first, one that continues after a gap in the events, one that was asked
-        for, one because the table is lost, or one that is due because nothing tells of changes.
+        for, one because the table is lost, or one that is due because nothing reports changes.
         """
         state, options, now = self.state, self.context.options, self.context.api.now()
         step = self.plan.steps[self.table]
@@ -261,7 +261,7 @@ class Sublists:
             yield from self._delete(reads, pending)
 
     def _changes(self, records: Sequence[Record]) -> list[Any]:
-        """Return the changes that no event tells: all, or creations where no event reports these; in a
+        """Return the changes that no event reports: all, or creations where no event reports these; in a
         first sweep only creations since it began.
         """
         if not self.reports_changes or (self._events_tell and self.resource.created_by):
@@ -316,7 +316,7 @@ class Sublists:
 
     @property
     def _events_tell(self) -> bool:
-        """Whether events tell what happens to the objects."""
+        """Whether events report what happens to the objects."""
         return (
             bool(self.resource.events)
             and self.plan.reads_events

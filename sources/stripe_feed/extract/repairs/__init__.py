@@ -1,1 +1,1 @@
-"""What is wrong in the copy: found, and mended."""
+"""Find and repair what is wrong in the copy."""

@@ -1,4 +1,4 @@
-"""Tell how stored rows differ from the objects that Stripe shows now."""
+"""Describe how stored rows differ from the objects that Stripe shows now."""
 
 from __future__ import annotations
 

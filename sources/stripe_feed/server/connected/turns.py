@@ -92,7 +92,7 @@ class Turns:
         return None if at == math.inf else max(0.0, at - now)
 
     def end(self, turn: Turn, now: float, *, failed: bool, more: bool = False) -> None:
-        """End a turn. `more`: further events can be read at once. After a failure, the account rests
+        """End a turn. `more`: further events can be read at once. After a failure, the account waits
         for a growing time.
         """
         account = turn.account

@@ -1,1 +1,1 @@
-"""Triggers on models: rows that enter, leave or change, found by comparing with the rows of before."""
+"""Triggers on models: rows that enter, leave or change, found by comparing with the previous rows."""

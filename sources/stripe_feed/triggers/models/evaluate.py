@@ -54,8 +54,8 @@ class EvaluationState:
 
 @dataclass(frozen=True, slots=True)
 class RowChanges:
-    """How the rows differ from those of before: keys by event, with what is to be stored of the
-    rows that are there, and the whole rows of before and now as far as messages need them. `moved`:
+    """How the rows differ from the previous ones: keys by event, with what is to be stored of the
+    rows that are there, and the whole previous and current rows as far as messages need them. `moved`:
     new buckets of rows that do not differ.
     """
 
@@ -142,7 +142,7 @@ def compare_rows(
     state: EvaluationState | None,
     samples: int | None = None,
 ) -> RowChanges | None:
-    """Compare the rows with those of before; None if nothing differs. Without a state, every row
+    """Compare the rows with the previous ones; None if nothing differs. Without a state, every row
     is new. `samples`: read no more whole rows than this.
     """
     fingerprints = rows.fingerprints()
@@ -266,7 +266,7 @@ def _entries(
 
 
 def _old_values(before: ModelRow | None, after: ModelRow | None) -> ModelRow | None:
-    """The values of before that differ."""
+    """The previous values that differ."""
     if before is None or after is None:
         return None
     return {name: old for name, old in before.items() if after.get(name) != old}

@@ -79,7 +79,7 @@ class ModelTrigger:
 
     @property
     def keeps_rows(self) -> bool:
-        """Whether its messages need the rows of before."""
+        """Whether its messages need the previous rows."""
         return self.on != ("entered",)
 
     @property

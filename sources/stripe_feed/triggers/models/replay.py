@@ -59,7 +59,7 @@ def _change_ids(store: FeedStore, trigger: ModelTrigger, since: StartAt, now: fl
 
 
 def _lane(store: FeedStore, trigger: ModelTrigger, change: Change) -> str:
-    """The lane of the message of before; the rule may order by another key now."""
+    """The ordering key of the earlier message; the rule may order by another key now."""
     lanes = [
         one.lane for one in find(store, change_id=change.change_id) if one.trigger == trigger.name
     ]
