@@ -146,6 +146,9 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
     "test_preflight.py": {
         "test_another_tools_tables_stay_as_they_are": ("by_sync", "by_own_pipeline"),
     },
+    "test_in_place.py": {
+        "test_a_column_may_have_the_name_that_duckdb_gives_the_number_of_a_row": ("of the table alone",),
+    },
     "test_privacy.py": {
         "test_no_canary_shows_up": ("an error after some rows",),
         "test_a_row_that_a_destination_refuses_is_shown_nowhere": ("duckdb",),

@@ -38,6 +38,26 @@ def test_files_are_merged_where_they_are(tmp_path: Path) -> None:
             assert client.execute_sql("select id from kept") == [("c",)]
 
 
+@pytest.mark.parametrize("whose", ["of the load", "of the table alone"])
+def test_a_column_may_have_the_name_that_duckdb_gives_the_number_of_a_row(
+    tmp_path: Path, whose: str
+) -> None:
+    """In the rows of a user's own pipeline, or added to the table by hand."""
+    with dlt_settings():
+        pipeline = open_pipeline(
+            str(tmp_path / "copy.duckdb"), dataset="rows", state_dir=str(tmp_path / "state")
+        )
+        number = {"file_row_number": [7, 8]} if whose == "of the load" else {}
+        load(pipeline, {"id": ["a", "b"], "_version": [1, 1]})
+        with pipeline.sql_client() as client:
+            if not number:
+                client.execute_sql("alter table kept add column file_row_number int default 9")
+        load(pipeline, {"id": ["b", "b"], "_version": [2, 3], **number})
+        with pipeline.sql_client() as client:
+            rows = client.execute_sql("select id, _version, file_row_number from kept order by id")
+    assert rows == ([("a", 1, None), ("b", 3, 8)] if number else [("a", 1, 9), ("b", 3, 9)])
+
+
 @pytest.mark.broad
 def test_nested_tables_have_files_of_their_own(tmp_path: Path) -> None:
     """A user's own resource in the pipeline of the copy: its nested rows follow their parents."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from dlt.common.destination import PreparedTableSchema
 from dlt.common.destination.client import FollowupJobRequest, LoadJob
+from dlt.common.schema.utils import get_nested_tables, get_root_table
 from dlt.common.storages.load_package import LoadJobInfo
 from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
 from dlt.destinations.impl.duckdb.factory import duckdb
@@ -47,7 +48,7 @@ class InPlaceClient(DuckDbClient):
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Whether a table is loaded through a staging table."""
-        is_in_place = _is_in_place(self.prepare_load_table(table_name))
+        is_in_place = self._is_in_place(self.prepare_load_table(table_name))
         return not is_in_place and super().should_load_data_to_staging_dataset(table_name)
 
     def create_load_job(
@@ -55,7 +56,7 @@ class InPlaceClient(DuckDbClient):
     ) -> LoadJob:
         job = super().create_load_job(table, file_path, load_id, restore)
         is_file = isinstance(job, DuckDbCopyJob)
-        return InPlaceJob(file_path) if is_file and _is_in_place(table) else job
+        return InPlaceJob(file_path) if is_file and self._is_in_place(table) else job
 
     def create_table_chain_completed_followup_jobs(
         self,
@@ -64,7 +65,7 @@ class InPlaceClient(DuckDbClient):
     ) -> list[FollowupJobRequest]:
         """The merge of a table, once all its files are there."""
         jobs, chain = completed_table_chain_jobs or (), list[Any](table_chain)
-        if _is_in_place(chain[0]):
+        if self._is_in_place(chain[0]):
             files: dict[str, list[str]] = {table["name"]: [] for table in chain}
             for job in jobs:
                 if job.file_path.endswith(".parquet"):
@@ -75,12 +76,18 @@ class InPlaceClient(DuckDbClient):
     def _create_merge_followup_jobs(
         self, table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
-        merge = _InPlaceMerge if _is_in_place(table_chain[0]) else SqlMergeFollowupJob
+        merge = _InPlaceMerge if self._is_in_place(table_chain[0]) else SqlMergeFollowupJob
         return [merge.from_table_chain(table_chain, self.sql_client)]
 
-
-def _is_in_place(table: PreparedTableSchema) -> bool:
-    return table["write_disposition"] == "merge" and table.get("file_format") == "parquet"
+    def _is_in_place(self, table: PreparedTableSchema) -> bool:
+        """Whether a table is merged from its files: not if it or one of its nested tables has a column
+        of the name that a place needs.
+        """
+        if table["write_disposition"] != "merge" or table.get("file_format") != "parquet":
+            return False
+        tables = self.schema.tables
+        chain = get_nested_tables(tables, get_root_table(tables, table["name"])["name"])
+        return not any(_PLACE[1] in one["columns"] for one in chain)
 
 
 class InPlaceJob(DuckDbCopyJob):
@@ -101,7 +108,8 @@ class _InPlaceMerge(SqlMergeFollowupJob):
         statements = super().generate_sql(table_chain, sql_client)
         for table in list[Any](table_chain):
             target, staging = sql_client.get_qualified_table_names(table["name"])
-            rows = _rows_of(table[_FILES], target)
+            names = ", ".join(map(sql_client.escape_column_name, table["columns"]))
+            rows = _rows_of(table[_FILES], names, target)
             statements = [statement.replace(staging, rows) for statement in statements]
         return statements
 
@@ -130,11 +138,11 @@ class _InPlaceMerge(SqlMergeFollowupJob):
         return f"SELECT {', '.join(columns)} FROM {table_name} WHERE ({place}) IN ({places})"
 
 
-def _rows_of(files: list[str], target: str) -> str:
+def _rows_of(files: list[str], columns: str, target: str) -> str:
     """A subquery of the rows in the files and their places, with the columns of the table that they
-    go to.
+    go to; without those that somebody added there.
     """
-    empty = f"select *, null as {_PLACE[0]}, null as {_PLACE[1]} from {target} where false"
+    empty = f"select {columns}, null as {_PLACE[0]}, null as {_PLACE[1]} from {target} where false"
     if not files:  # of a nested table
         return f"({empty})"
     paths = ", ".join(map(_literal, files))
