@@ -97,6 +97,14 @@ def by_sqlite(statement: str) -> Exception:
             "a column that may not be null (t.id) gets no value",
         ),
         (by_duckdb(f"select cast('{CANARY}' as int)"), "a column has another type"),
+        (
+            by_duckdb("select cast(sum(9223372036854775807) as bigint) from range(2)"),
+            "a number or a sum is beyond 64 bits",
+        ),
+        (
+            by_duckdb("select 9223372036854775807::bigint + 1::bigint"),
+            "a number or a sum is beyond 64 bits",
+        ),
         (by_duckdb("select * from missing"), "a table or a column is missing"),
         (
             by_duckdb("alter table t add column m int not null"),
@@ -124,6 +132,7 @@ def by_sqlite(statement: str) -> Exception:
         (Refused("42501"), "the user lacks a right"),
         (Refused("53100"), "no space is left"),
         (Refused("25006"), "it can only be read"),
+        (Refused("22003"), "a number or a sum is beyond 64 bits"),
         (Refused("57014"), "a statement was cancelled, or took longer"),
         (Refused("99999"), "it refuses (99999)"),
         (pa.ArrowInvalid(CANARY), "its files cannot be read or written"),

@@ -84,6 +84,10 @@ TYPE_MISMATCH = Reason(
 TOO_LARGE = Reason(
     "a value or a statement is too large for it", "Leave the resource out with --resources"
 )
+NUMBER_TOO_LARGE = Reason(
+    "a number or a sum is beyond 64 bits",
+    "Correct the amount at Stripe, or leave the resource out with --resources",
+)
 UNSUPPORTED = Reason(
     "it cannot do what the load asks of it",
     "Undo what was changed in its tables or in dlt's settings",
@@ -131,6 +135,7 @@ SQLSTATES: dict[str, Reason] = {  # whole codes before classes
     "42S02": MISSING_TABLE,
     "42804": TYPE_MISMATCH,
     "42846": TYPE_MISMATCH,
+    "22003": NUMBER_TOO_LARGE,
     "22": TYPE_MISMATCH,
     "54": TOO_LARGE,
     "0A": UNSUPPORTED,
@@ -182,7 +187,11 @@ TEXT_PATTERNS: dict[
         (r"^InterruptException", _TIMEOUT),
         (r"^TransactionException", BUSY),
         (r"^(HTTP|Connection)Exception", CONNECTION_LOST),
-        (r"^(Conversion|TypeMismatch|OutOfRange)Exception", TYPE_MISMATCH),
+        (
+            r"^OutOfRangeException|^ConversionException.*(out of range for the destination type|cast (decimal )?value)",
+            NUMBER_TOO_LARGE,
+        ),
+        (r"^(Conversion|TypeMismatch)Exception", TYPE_MISMATCH),
         (r"^(Catalog|Binder)Exception", MISSING_TABLE),
         (r"^(IO|Fatal|Internal|Serialization)(Exception|Error)", DAMAGED),
         (r"^(Parser|NotImplemented|InvalidInput)", UNSUPPORTED),
