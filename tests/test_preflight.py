@@ -117,6 +117,20 @@ def at(url: str, folder: Path) -> Any:
     )
 
 
+HIDDEN = r"Row-level security can hide rows of stripe.customers from this user, .* bypass it"
+HIDING = (
+    (
+        "create table stripe.customers (account_id text, _dlt_load_id text); "
+        "alter table stripe.customers enable row level security",
+        HIDDEN,
+    ),
+    ("create policy own on stripe.customers using (account_id = current_user)", HIDDEN),
+    ("create policy whole on stripe.customers to loader using (true)", ""),
+    ("create policy but on stripe.customers as restrictive using (account_id <> '')", HIDDEN),
+    ("alter role loader bypassrls", ""),
+)
+
+
 def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
     """One after the other is granted, until a load could begin."""
     loader = f"{server}/rights".replace("postgres:x@", "loader:x@")
@@ -143,6 +157,13 @@ def test_a_right_that_is_missing_is_named(server: str, tmp_path: Path) -> None:
                 require_usable_dataset(at(loader, tmp_path), {})
         base.cursor().execute("alter role loader reset all")
         require_usable_dataset(at(loader, tmp_path), {})
+        for statement, words in HIDING:
+            base.cursor().execute(statement)
+            if words:
+                with pytest.raises(SetupError, match=words):
+                    require_usable_dataset(at(loader, tmp_path), {"account": "acct_1"})
+            else:
+                require_usable_dataset(at(loader, tmp_path), {"account": "acct_1"})
 
 
 def test_views_on_tables_that_are_to_be_dropped_are_named(server: str, tmp_path: Path) -> None:

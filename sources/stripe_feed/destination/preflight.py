@@ -22,12 +22,21 @@ select has_database_privilege(current_database(), 'create'),
     (select has_schema_privilege(oid, 'create') and has_schema_privilege(oid, 'usage') from pg_namespace where nspname = %s),
     (select has_schema_privilege(oid, 'create') and has_schema_privilege(oid, 'usage') from pg_namespace where nspname = %s)
 """
+_TABLE_LIST = f"({', '.join(['%s'] * len(TABLE_NAMES))})"
+HIDDEN_QUERY = f"""
+select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %s and (c.relname in {_TABLE_LIST} or starts_with(c.relname, '_dlt_')) and row_security_active(c.oid)
+    and (not exists (select from pg_policy p where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('*', 'r')
+            and pg_get_expr(p.polqual, p.polrelid) = 'true'
+            and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'usage')))
+        or exists (select from pg_policy p where p.polrelid = c.oid and not p.polpermissive)) order by 1
+"""
 VIEWS_QUERY = f"""
 select distinct w.nspname || '.' || v.relname from pg_depend d
 join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
 join pg_class v on v.oid = r.ev_class join pg_namespace w on w.oid = v.relnamespace
 join pg_class t on t.oid = d.refobjid and d.refclassid = 'pg_class'::regclass join pg_namespace n on n.oid = t.relnamespace
-where t.oid <> v.oid and n.nspname = %s and t.relname in ({", ".join(["%s"] * len(TABLE_NAMES))}) order by 1
+where t.oid <> v.oid and n.nspname = %s and t.relname in {_TABLE_LIST} order by 1
 """
 
 
@@ -35,10 +44,13 @@ def require_usable_dataset(
     pipeline: Any, state: Mapping[str, Any], tables: Sequence[str] = TABLE_NAMES
 ) -> None:
     """Raise `SetupError` if a first load of these tables would meet another tool's, or lacks a
-    privilege. `state`: the source's.
+    privilege, or if Postgres hides rows. `state`: the source's.
 
-    Tables that hold rows of an account are not checked again.
+    Tables that hold rows of an account are not checked again, but for hidden rows.
     """
+    is_postgres = pipeline.destination.destination_type == POSTGRES
+    if is_postgres:
+        _require_all_rows(pipeline)
     schema = pipeline.default_schema.tables if pipeline.default_schema_name else {}
     loaded = [name for name, table in schema.items() if has_table_seen_data(table)]
     new = [name for name in (*tables, CHANGES) if name not in loaded]
@@ -46,7 +58,7 @@ def require_usable_dataset(
         return
     with pipeline.destination_client() as client:
         require_no_foreign_tables(client, dict.fromkeys(new), _OWN_COLUMNS)
-        if pipeline.destination.destination_type == POSTGRES and "account" not in state:
+        if is_postgres and "account" not in state:
             _require_privileges(client.sql_client)
 
 
@@ -90,9 +102,8 @@ def require_column_types(pipeline: Any) -> None:
                         f"alter table {qualify(table)} alter column {escape(name)} type {type} using cast({escape(name)} as {type})"
                     )
     if places:
-        more = f" and {len(places) - _MAX_NAMED} more" if len(places) > _MAX_NAMED else ""
         raise SetupError(
-            f"Somebody changed the type of {', '.join(places[:_MAX_NAMED])}{more} in the destination. Give it back its type "
+            f"Somebody changed the type of {_named(places)} in the destination. Give it back its type "
             f"({fixes[0]}), then run `stripe-feed reconcile`; or load everything again with `stripe-feed sync --full-refresh`."
         )
 
@@ -101,6 +112,25 @@ def _is_other_type(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> bo
     """Whether a stored column has another type than the schema says. Text may hold JSON."""
     types = expected.get("data_type"), stored["data_type"]
     return types[0] not in (None, types[1]) and types != ("json", "text")
+
+
+def _require_all_rows(pipeline: Any) -> None:
+    """Raise `SetupError` if row-level security may hide rows: they would be loaded a second time."""
+    with pipeline.sql_client() as client:
+        hidden = [
+            table
+            for (table,) in client.execute_sql(HIDDEN_QUERY, client.dataset_name, *TABLE_NAMES)
+        ]
+    if hidden:
+        raise SetupError(
+            f"Row-level security can hide rows of {_named(hidden)} from this user, and they would be loaded twice. Let its role "
+            "bypass it (`alter role ... bypassrls`), or add a policy that shows and takes every row; then run again."
+        )
+
+
+def _named(places: Sequence[str]) -> str:
+    more = f" and {len(places) - _MAX_NAMED} more" if len(places) > _MAX_NAMED else ""
+    return ", ".join(places[:_MAX_NAMED]) + more
 
 
 def _require_privileges(client: Any) -> None:

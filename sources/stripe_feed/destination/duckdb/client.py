@@ -86,7 +86,8 @@ class InPlaceClient(DuckDbClient):
         if table["write_disposition"] != "merge" or table.get("file_format") != "parquet":
             return False
         tables = self.schema.tables
-        chain = get_nested_tables(tables, get_root_table(tables, table["name"])["name"])
+        root = get_root_table(tables, str(table["name"]))
+        chain = get_nested_tables(tables, str(root["name"]))
         return not any(_PLACE[1] in one["columns"] for one in chain)
 
 
