@@ -227,7 +227,7 @@ def test_a_comparison_restores_whatever_was_done_and_records_no_change(copy: Cop
 
 def test_a_price_that_no_list_shows_is_restored_too(copy: Copy) -> None:
     """An item proves that it is there: it is asked for where its row is marked as deleted, and no
-    change tells of that, or where no run has written the row.
+    change tells of that, or where no run has written the row, or a cell is not as the item shows.
     """
     before, inline = told(copy), min(copy.box.account.inline_prices)
     damage(
@@ -237,6 +237,9 @@ def test_a_price_that_no_list_shows_is_restored_too(copy: Copy) -> None:
     )
     done = copy.sync(reconcile=True)
     assert (done.restored["prices"], done.restored["plans"]) == (1, 1)
+    damage(copy, f"update stripe.plans set product = null where id = '{inline}'")
+    done = copy.sync(reconcile=True)
+    assert done.restored == {"plans": 1}
     copy.check()
     assert told(copy) == before
     assert copy.sync(reconcile=True).rows == {}

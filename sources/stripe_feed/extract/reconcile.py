@@ -37,6 +37,8 @@ from .writer import Writer, child_items, is_embedded_copy, read_version
 log = logging.getLogger("stripe_feed")
 
 Writers = Callable[[Resource], Writer]
+Copies = dict[str, dict[str, tuple[str, int]]]
+"""Of each resource, the objects that items show: id -> hash and digest of the documented fields."""
 
 
 def remove_old_deletions(
@@ -66,7 +68,7 @@ def reconcile(
     anew at the time of the list. Where objects change without an event, compare those that were
     created lately, as the plan says.
     """
-    copies: dict[str, dict[str, str]] = {}
+    copies: Copies = {}
     # resources with children first: the objects that these embed are compared with them
     for table in sorted(tables, key=lambda name: not RESOURCES[name].children):
         try:
@@ -92,7 +94,7 @@ class Reconciliation:
         context: RunContext,
         writer: Writer,
         event_state: dict[str, Any] | None,
-        copies: dict[str, dict[str, str]],
+        copies: Copies,
         step: ResourceStep,
         relist_from: int | None = None,
     ) -> None:
@@ -188,6 +190,7 @@ class Reconciliation:
             if not slices:
                 yield None
             for page_slice in slices:
+                self._collect_copies(page_slice.rows)
                 digests = digests_of(self.resource, self.codec, page_slice.rows, self.writer.stamp)
                 for record, row_digests in zip(page_slice.rows, digests, strict=True):
                     self._compare(record, row_digests, page_slice.requested_at)
@@ -198,7 +201,6 @@ class Reconciliation:
     def _compare(self, record: Record, digests: RowDigests, requested_at: int) -> None:
         id = record.row.id
         self.listed.add(id)
-        self._collect_copies(record)
         row = self.held.get(id)
         if row is None:
             self.absent.append(Fetched(record, requested_at))
@@ -259,16 +261,25 @@ class Reconciliation:
             [record for record, _ in fixes], [version for _, version in fixes]
         )
 
-    def _collect_copies(self, record: Record) -> None:
+    def _collect_copies(self, records: Sequence[Record]) -> None:
         """Collect the prices and plans inside items: their own list may not show them."""
         for child, _ in self.codec.children:
             for name, table in child.embeds:
                 codec, copies = self.context.codecs[table], self.copies.setdefault(table, {})
-                for item in child_items(record, child):
+                found: dict[str, Record] = {}
+                for item in (item for record in records for item in child_items(record, child)):
                     if bytes(getattr(item, name)).startswith(b"{"):
                         with suppress(Rejected):  # recorded when it is written
                             copy = codec.decode_object(bytes(getattr(item, name)))
-                            copies[copy.row.id] = copy.hash
+                            found[copy.row.id] = copy
+                new = [
+                    copy
+                    for id, copy in found.items()
+                    if id not in copies or copies[id][0] != copy.hash
+                ]
+                contents = digests_of(RESOURCES[table], codec, new, self.writer.stamp)
+                for copy, content in zip(new, contents, strict=True):
+                    copies[copy.row.id] = copy.hash, content.documented
 
     def _drop_known_copies(self, missing: Mapping[str, int | None]) -> dict[str, int | None]:
         """Drop missing objects that no list ever showed, if an item still shows them as stored."""
@@ -276,7 +287,7 @@ class Reconciliation:
         return {
             id: at
             for id, at in missing.items()
-            if copies.get(id) != (row := self.held[id]).hash
+            if copies.get(id) != ((row := self.held[id]).hash, row.content.documented)
             or not is_embedded_copy(row.version, row.created, row.active)
             or row.irregular
             or not row.written_by_run
