@@ -18,6 +18,8 @@ from stripe_feed import sync_run as syncing
 from stripe_feed.destination import load, locks
 from stripe_feed.errors import Locked, SetupError
 from stripe_feed.extract.writer import Writer
+from stripe_feed.feed.relay import store_path
+from stripe_feed.feed.storage.store import FeedStore
 from stripe_feed.sandbox import Sandbox
 from tests.commands import holding
 from tests.copies import Copy, copy_of
@@ -185,6 +187,7 @@ def test_all_is_loaded_when_only_the_relay_was_held_up(
 ) -> None:
     """The run succeeds, says so, and the feed takes the changes over when the file is free."""
     caplog.set_level(logging.WARNING, "stripe_feed")
+    FeedStore(store_path(copy.pipeline)).close()  # else one is filled before the load, too
     before(monkeypatch, syncing, "relay_pipeline", reader.come)
     assert copy.sync(resources=TABLES, wait=0).relayed == 0
     assert (

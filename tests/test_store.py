@@ -343,7 +343,7 @@ def test_before_is_computed(op: str, after: Any, previous: Any, quality: str, be
     assert found.before == before
 
 
-def test_l4_a_rebuild_gives_the_same_log(copy: Path) -> None:
+def test_l4_a_rebuild_gives_the_same_log(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with open_feed(a_copy(copy.parent)) as feed, FeedStore(feed.path) as log:
         next(iter(feed.consume("half", start=101)))
         feed.reset("half", 101)
@@ -356,9 +356,15 @@ def test_l4_a_rebuild_gives_the_same_log(copy: Path) -> None:
             (100, "evt_99", 110)
         ]
         assert feed.relay() == 0
+    assert "There was no feed store" in caplog.text  # the copy is older than its feed
+    caplog.clear()
     feed.path.unlink()
     with open_feed(a_copy(copy.parent)) as feed, FeedStore(feed.path) as log:
         assert log_of(log) == before
+        assert feed.relay() == 0
+    with open_feed(a_copy(copy.parent)):
+        pass
+    assert caplog.text.count(f"There was no feed store {feed.path.name}") == 1
 
 
 def test_l4_a_rebuild_sorts_and_hides_nothing_from_a_consumer(plain: Plain, log: FeedStore) -> None:

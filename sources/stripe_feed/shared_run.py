@@ -44,7 +44,7 @@ from .extract.events.webhook import WebhookEvent
 from .extract.options import SourceOptions, resource_names
 from .extract.run import make_api, open_run, shared_codecs
 from .resources.groups import tables_filled_by
-from .sync_run import relay_changes, state_of_source, synced_of
+from .sync_run import relay_changes, state_of_source, synced_of, tell_if_store_is_lost
 
 log = logging.getLogger("stripe_feed")
 
@@ -132,6 +132,7 @@ class SharedCopy:
         """Read these accounts, in this order as far as they have room; yield the result of each once
         its rows are loaded.
         """
+        tell_if_store_is_lost(self.pipeline)
         waiting = deque(map(self._open_account, turns))
         while waiting and not self._stopped:
             self._batch = batch = AccountBatch(

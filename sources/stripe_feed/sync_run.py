@@ -8,7 +8,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -188,6 +188,7 @@ def sync(
                     require_no_dependent_views(pipeline)
             if watch is not None:
                 watch(context)
+            tell_if_store_is_lost(pipeline)
             try:
                 packages = bool(left) + _load(pipeline, context, names, full_refresh, wait, holds)
                 requests = context.api.requests
@@ -445,6 +446,13 @@ def check_refresh(
             with pipeline.sql_client() as client:
                 if not existing.is_empty(client, name):
                     raise
+
+
+def tell_if_store_is_lost(pipeline: Any) -> None:
+    """Fill a missing feed store before the run's own changes come: that there are others is told."""
+    if duckdb_path(pipeline) is not None and not store_path(pipeline).exists():
+        with FeedStore(store_path(pipeline)) as store, suppress(Locked):
+            relay_pipeline(pipeline, store)
 
 
 def relay_changes(pipeline: Any, wait: float) -> int:

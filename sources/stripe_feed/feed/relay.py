@@ -8,6 +8,7 @@ relayed ones.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from ..resources import CHANGES, RESOURCES
 from .change import ACCOUNT_ID, LOG_COLUMNS, SOURCE_COLUMNS, Entry, entry_from_row
 from .erase import erase_again
 from .storage.store import FeedStore
+
+log = logging.getLogger("stripe_feed")
 
 TRANSACTION_ROWS = 500  # lets consumers acknowledge in between
 READ_ROWS = 1_000  # per select: bodies of some kB each are in memory
@@ -69,7 +72,14 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
     if file is not None and not file.exists():  # dlt would make it
         return 0
     erases = store.query("select 1 from forgotten union all select 1 from erased limit 1")
-    return with_client(pipeline, lambda client: relay(store, client), writes=bool(erases))
+    new = with_client(pipeline, lambda client: relay(store, client), writes=bool(erases))
+    if new and store.is_new and file is not None:  # elsewhere a worker may lose its disk each time
+        log.warning(
+            "There was no feed store %s: a new one holds the changes of the copy, and no position, trigger or message from before. If it was moved or deleted, put it back.",
+            store.path.name,
+        )
+    store.is_new = store.is_new and not new
+    return new
 
 
 def with_client(pipeline: Any, work: Callable[[Any], T], writes: bool = False) -> T:
