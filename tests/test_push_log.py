@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from stripe_feed.errors import SetupError, WrongAccount
-from stripe_feed.write.push.log import ADDED_LATER, KEPT, MARKER, Operation, PushLog, PushStep
+from stripe_feed.write.push.log import (
+    ADDED_LATER,
+    KEPT,
+    MARKER,
+    Operation,
+    PushLog,
+    PushStep,
+    log_beside,
+)
 
 CREATE = PushStep("create", "post", "/v1/customers", {"email": "jane.canary@example.com"})
 NEXT = PushStep("update", "post", "/v1/customers/{0}", {"default_source": "src_1"})
@@ -43,6 +51,12 @@ def opened(times: Times, account: str = "acct_1", live: bool = False) -> PushLog
 
 def finish(log: PushLog, operation: Operation, object_id: str = "cus_1", last: bool = True) -> None:
     log.mark_done(operation, object_id, "req_1", last)
+
+
+@pytest.mark.parametrize("database", ["", ".", "/", "md:copy"])
+def test_a_log_is_beside_no_file_that_cannot_be(database: str) -> None:
+    with pytest.raises(SetupError, match="--database"):
+        log_beside(database)
 
 
 def test_an_intent_is_there_before_it_is_sent(log: PushLog, times: Times) -> None:

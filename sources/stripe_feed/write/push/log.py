@@ -21,6 +21,7 @@ from secrets import randbelow, token_hex
 from typing import Any, Literal
 
 from ...api.forms import path_to
+from ...destination.error_messages import require_file
 from ...errors import SetupError, UsageError, WrongAccount
 from ...resources.writable import WRITABLE
 from ...sqlite_file import SqliteFile
@@ -628,9 +629,12 @@ def _tied(push: str) -> str:
 
 def log_beside(database: str | None) -> str:
     """The path of the push log that belongs to a DuckDB file; by default it lies in the working
-    folder.
+    folder. Raises `SetupError` for what cannot be such a file.
     """
-    return LOG if database is None else str(Path(database).with_suffix(_LOG_SUFFIX))
+    if database is None:
+        return LOG
+    require_file(database)
+    return str(Path(database).with_suffix(_LOG_SUFFIX))
 
 
 def log_lock(path: Path) -> Path:
