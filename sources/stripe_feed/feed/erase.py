@@ -29,6 +29,8 @@ FACTS = frozenset(
 """Texts and nested values that say nothing of a person; any other is erased, new ones too."""
 
 CUSTOMERS = "customers"
+Columns = Mapping[str, Collection[str]]
+"""The columns of each table that is there."""
 HAS_BODY = "(after is not null or previous is not null)"
 IDS_AT_ONCE = 500  # ids in one statement
 
@@ -47,9 +49,11 @@ def erase_again(store: FeedStore, client: Any) -> None:
     """Erase what later loads brought of objects that were forgotten before, and of customers' objects
     that came since.
     """
-    for (customer,) in store.query("select object_id from erased"):
-        store.forget(ids_of_others(client, customer))
-        erase_rows(client, customer)
+    if customers := store.query("select object_id from erased"):
+        columns = held_columns(client)
+        for (customer,) in customers:
+            store.forget(ids_of_others(client, customer, columns))
+            erase_rows(client, customer, columns)
     erase_bodies(client, [id for (id,) in store.query("select object_id from forgotten")])
 
 
@@ -66,17 +70,17 @@ def erase_bodies(client: Any, object_ids: Sequence[str]) -> None:
         )
 
 
-def addresses_of(client: Any, customer: str) -> set[str]:
+def addresses_of(client: Any, customer: str, columns: Columns) -> set[str]:
     """The e-mail addresses that a customer has and had, as far as the copy tells."""
     asked = [(CHANGES, "after, previous", "object_id")]
-    if "email" in _held_columns(client).get(CUSTOMERS, ()):
+    if "email" in columns.get(CUSTOMERS, ()):
         asked.append((CUSTOMERS, "email", "id"))
     found = {
         _address(value)
-        for table, columns, key in asked
+        for table, chosen, key in asked
         for values in select_rows(
             client,
-            f"select {columns} from {table_name(client, table)} where {key} = %s",
+            f"select {chosen} from {table_name(client, table)} where {key} = %s",
             customer,
         )
         for value in values
@@ -91,11 +95,11 @@ def _address(value: Any) -> Any:
     return value.get("email") if isinstance(value, Mapping) else value
 
 
-def ids_of(client: Any, customer: str) -> list[str]:
+def ids_of(client: Any, customer: str, columns: Columns) -> list[str]:
     """The ids of all rows of a customer."""
     return [
         id
-        for table, condition in _rows_of(client, _held_columns(client))
+        for table, condition in _rows_of(client, columns)
         for id in _ids(client, table, condition, customer)
     ]
 
@@ -132,12 +136,11 @@ def _batches(values: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
         yield batch, ", ".join(["%s"] * len(batch))
 
 
-def erase_rows(client: Any, customer: str) -> dict[str, list[str]]:
+def erase_rows(client: Any, customer: str, columns: Columns) -> dict[str, list[str]]:
     """Erase the rows of a customer; return the ids of those that the tables hold. dlt's staging
     tables, which keep the rows of the last load, are emptied of them.
     """
     ids = {}
-    columns = _held_columns(client)
     for table, condition in _rows_of(client, columns):
         names = _erasable(table, columns[table])
         name = table_name(client, table)
@@ -156,11 +159,10 @@ def erase_rows(client: Any, customer: str) -> dict[str, list[str]]:
     return ids
 
 
-def ids_of_others(client: Any, customer: str) -> list[str]:
+def ids_of_others(client: Any, customer: str, columns: Columns) -> list[str]:
     """Return the ids of a customer's objects whose changes do not name the customer, such as
     disputes of charges, and still have a body.
     """
-    columns = _held_columns(client)
     with_body = f"select object_id from {table_name(client, CHANGES)} where resource = '{{}}' and {HAS_BODY}"
     return [
         id
@@ -178,7 +180,7 @@ def _ids(client: Any, table: str, condition: str, customer: str) -> list[str]:
     return [str(id) for (id,) in select_rows(client, query, *values)]
 
 
-def _rows_of(client: Any, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+def _rows_of(client: Any, columns: Columns) -> Iterator[tuple[str, str]]:
     """Each table with rows of a customer, and the condition for them; children before parents."""
     for row in RESOURCES.values():
         condition = _condition(client, row.table, columns)
@@ -191,7 +193,7 @@ def _rows_of(client: Any, columns: Mapping[str, Collection[str]]) -> Iterator[tu
         yield row.table, condition
 
 
-def _condition(client: Any, table: str, columns: Mapping[str, Collection[str]]) -> str:
+def _condition(client: Any, table: str, columns: Columns) -> str:
     """The condition for a customer's rows of a table; "" if nothing that is loaded leads to them."""
     if table not in columns:
         return ""
@@ -209,8 +211,8 @@ def _condition(client: Any, table: str, columns: Mapping[str, Collection[str]]) 
     return " or ".join(found)
 
 
-def _held_columns(client: Any) -> dict[str, set[str]]:
-    """The columns of each table that is there."""
+def held_columns(client: Any) -> Columns:
+    """Read which tables are there, and their columns."""
     found = {}
     for table in TABLES:
         query = f"select * from {table_name(client, table)} where 1 = 0"

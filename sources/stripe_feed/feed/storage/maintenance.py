@@ -13,7 +13,15 @@ from ...errors import SetupError, UsageError
 from ...resources import CHANGES, RESOURCES
 from ...resources.push_tables import PUSHES
 from ..change import LOG_COLUMNS
-from ..erase import addresses_of, erase_bodies, erase_keys, erase_rows, ids_of, ids_of_others
+from ..erase import (
+    addresses_of,
+    erase_bodies,
+    erase_keys,
+    erase_rows,
+    held_columns,
+    ids_of,
+    ids_of_others,
+)
 from ..relay import copy_changes
 from .schema import LOG_TABLE, REBUILD_NEEDED, REBUILD_SUFFIX, UNFINISHED
 from .store import MANY_ACCOUNTS, SCAN_WINDOW, FeedStore
@@ -247,16 +255,17 @@ def erase(
     """Forget a customer, and erase the rows and messages too, now and whenever a load brings them
     again. May be run again.
     """
-    held = ids_of(client, customer)
-    keys = erase_pushed(held, addresses_of(client, customer))
+    columns = held_columns(client)
+    held = ids_of(client, customer, columns)
+    keys = erase_pushed(held, addresses_of(client, customer, columns))
     erase_keys(client, customer, held, keys)
-    ids = [customer, *ids_of_others(client, customer)]
+    ids = [customer, *ids_of_others(client, customer, columns)]
     with store.secure_delete(), store.transaction() as db:
         db.execute("insert or ignore into erased values (?, ?)", (customer, now))
         messages = sum(_drop_messages(db, id, now) for id in ids)
         drop_bodies(db, customer)
     changes = _forget(store, client, ids)
-    return Erased(erase_rows(client, customer), changes, messages)
+    return Erased(erase_rows(client, customer, columns), changes, messages)
 
 
 def drop_bodies(db: sqlite3.Connection, customer: str) -> None:
