@@ -130,6 +130,14 @@ def test_nothing_is_created_for_a_row_that_another_name_refuses() -> None:
         assert people.writes() == []
 
 
+def test_nothing_is_created_for_a_row_that_a_check_refuses(people: Pushing) -> None:
+    bad = {**CHILDREN[0], "email": "nobody"}
+    assert reasons(people.run([bad])) == {"0": "email is no e-mail address."}
+    assert people.plan([bad]).creations == 0
+    assert people.writes() == []
+    assert ends(people.run(CHILDREN[1:2])) == {"created": 1}
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -22,10 +22,14 @@ from .rules.subscriptions import BILLS, ENDED, update_subscription
 
 
 def decide(
-    push: Definition, references: References, wanted: Wanted, logged: LoggedRow | None
+    push: Definition,
+    references: References,
+    wanted: Wanted,
+    logged: LoggedRow | None,
+    creates: bool = False,
 ) -> Decision:
-    """Look up the object of a row, and say what it needs. Raises `InvalidParameter` for a row that
-    cannot be sent.
+    """Look up the object of a row, and say what it needs; what the row names is created, if it
+    `creates` what is missing. Raises `InvalidParameter` for a row that cannot be sent.
     """
     content, noun = wanted.content, push.row.noun
     if push.mode == "insert" and logged is not None and logged.object_id:
@@ -35,13 +39,13 @@ def decide(
     if held is None:
         if push.mode == "update":
             return Decision(wanted.key, "skip", reason=f"No {noun} matches.")
-        return _creation(push, references.resolve(wanted))
+        return _creation(push, references.resolve(wanted, creates))
     if push.mode == "insert":
         return Decision(
             wanted.key, "none", held["id"], reason=f"A {noun} matches already.", content=content
         )
     rule = _RULES.get(push.object, _update)
-    wanted = _revived(references.resolve(wanted), held, logged)
+    wanted = _revived(references.resolve(wanted, creates), held, logged)
     steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
     steps = tuple(steps)
     effects = (note for step in steps for note in side_effects(push.row, step.params))

@@ -128,17 +128,18 @@ def _look_ups(push: Definition, rows: Pending) -> Iterator[tuple[str, str, Any]]
             yield push.object, "id", logged.object_id
         elif push.match is not None and wanted.given.get(push.match) is not None:
             yield push.object, push.match, wanted.given[push.match]
-        for reference in _references_in(wanted.given.values()):
+        for reference in references_in(wanted.given.values()):
             yield reference.association.find, reference.association.by, reference.value
 
 
-def _references_in(values: Iterable[Any]) -> Iterator[Reference]:
+def references_in(values: Iterable[Any]) -> Iterator[Reference]:
+    """What the values of a row name, nested ones too."""
     for value in values:
         if type(value) in CELL_TYPES:
             continue
         if isinstance(value, Reference):
             yield value
         elif isinstance(value, Mapping):
-            yield from _references_in(value.values())
+            yield from references_in(value.values())
         elif isinstance(value, list):
-            yield from _references_in(value)
+            yield from references_in(value)

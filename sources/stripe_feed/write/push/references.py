@@ -16,7 +16,7 @@ from ..parameters import convert
 from .definition import Definition
 from .log import CREATED_FOR, PushLog, PushStep, content_of
 from .mapping import CELL_TYPES, Reference, Wanted
-from .matching import Matcher
+from .matching import Matcher, references_in
 from .send import Sender
 
 PLANNED_ID = "(new)"  # behind the prefix of its ids: an object that a run would create
@@ -24,7 +24,9 @@ PLANNED_ID = "(new)"  # behind the prefix of its ids: an object that a run would
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Look-ups of the objects that rows name. Without a `sender`, nothing is created."""
+    """Look-ups of the objects that rows name. Without a `sender`, nothing is created; `planned` has what
+    is missing.
+    """
 
     push: Definition
     matcher: Matcher
@@ -35,14 +37,13 @@ class References:
     _locks: dict[Reference, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def resolve(self, wanted: Wanted) -> Wanted:
-        """Put ids in the place of what a row names. Raises `InvalidParameter`; what may be created
-        comes last, so that nothing is created for a row that is refused for another name.
+    def resolve(self, wanted: Wanted, creates: bool) -> Wanted:
+        """Put ids in the place of what a row names, or what stands for the id of an object that is
+        missing, unless it `creates` them. Raises `InvalidParameter`.
         """
         if CELL_TYPES.issuperset(map(type, wanted.given.values())):
             return wanted
-        in_turn = sorted(wanted.given, key=lambda path: _may_create(wanted.given[path]))
-        found = {path: self._resolved(path, wanted.given[path]) for path in in_turn}
+        found = {path: self._resolved(path, value, creates) for path, value in wanted.given.items()}
         given = {
             path: found[path]
             for path, value in wanted.given.items()
@@ -50,7 +51,12 @@ class References:
         }
         return replace(wanted, given=given)
 
-    def _resolved(self, path: str, value: Any) -> Any:
+    def missing(self, wanted: Wanted) -> set[Reference]:
+        """What a row names and has to be created first."""
+        named = {_as_compared(one) for one in references_in(wanted.given.values())}
+        return {one for one in named if one in self.planned and one not in self._found}
+
+    def _resolved(self, path: str, value: Any, creates: bool) -> Any:
         match value:
             case str():
                 return value
@@ -59,16 +65,23 @@ class References:
                 with self._lock:
                     lock = self._locks.setdefault(named, threading.Lock())
                 with lock:  # two rows may name one new customer
-                    if named not in self._found:
-                        self._found[named] = self._find(path, value)
+                    if named in self._found:
+                        return self._found[named]
+                    if named not in self.planned:
+                        self._find(path, value, named)
+                    if named in self.planned:
+                        if not creates or self.sender is None:
+                            return f"{WRITABLE[value.association.find].prefix}{PLANNED_ID}"
+                        self._found[named] = self._create(path, value, self.sender)
                     return self._found[named]
             case list():
-                return [self._resolved(path, inner) for inner in value]
+                return [self._resolved(path, inner, creates) for inner in value]
             case Mapping():
-                return {key: self._resolved(path, inner) for key, inner in value.items()}
+                return {key: self._resolved(path, inner, creates) for key, inner in value.items()}
         return value
 
-    def _find(self, path: str, wanted: Reference) -> str | None:
+    def _find(self, path: str, wanted: Reference, named: Reference) -> None:
+        """Look an object up: it is found, or planned."""
         way = wanted.association
         row = WRITABLE[way.find]
         found = self.matcher.find(row, way.by, wanted.value)
@@ -78,54 +91,47 @@ class References:
                 f"{path}: {len(found)} {row.noun}s have this {way.by} ({ids}).", path
             )
         if found:
-            return str(found[0]["id"])
-        if way.on_missing == "create":
-            return self._create(path, wanted)
-        if way.on_missing == "null":
-            return None
-        raise InvalidParameter(f"{path}: no {row.noun} has this {way.by}.", path)
+            self._found[named] = str(found[0]["id"])
+        elif way.on_missing == "create":
+            check(row, "create", convert(row, "create", {way.by: wanted.value}))
+            if (held := self._created_before(wanted)) is not None:
+                self._found[named] = held
+            else:
+                self.planned.add(named)
+        elif way.on_missing == "null":
+            self._found[named] = None
+        else:
+            raise InvalidParameter(f"{path}: no {row.noun} has this {way.by}.", path)
 
-    def _create(self, path: str, wanted: Reference) -> str:
+    def _create(self, path: str, wanted: Reference, sender: Sender) -> str:
         way = wanted.association
         row = WRITABLE[way.find]
         params = convert(row, "create", {way.by: wanted.value})
-        check(row, "create", params)
-        name = f"{self.push.name}{CREATED_FOR}{way.find}"
-        named = {way.by: known_value(way.by, wanted.value)}  # Stripe's list tells cases apart
-        key = reference_key(way.by, wanted.value)
-        if (held := self._created_before(name, key, named)) is not None:
-            return held
-        if self.sender is None:
-            self.planned.add(wanted)
-            return f"{row.prefix}{PLANNED_ID}"
-        log, outcome = self.sender.log, None
-        if steps := log.open_steps(name, key):
-            outcome = self.sender.carry_out(steps, False)
+        name, key = self._logged_as(wanted)
+        outcome = None
+        if steps := sender.log.open_steps(name, key):
+            outcome = sender.carry_out(steps, False)
         if outcome is None or outcome.status == "rejected":
             step = PushStep("create", "post", row.path, params)
-            outcome = self.sender.carry_out_new(name, key, content_of(params), [step])
+            outcome = sender.carry_out_new(name, key, content_of(params), [step])
         if outcome.status != "done" or outcome.object_id is None:
             raise InvalidParameter(f"{path}: the new {row.noun}: {outcome.reason}", path)
         return outcome.object_id
 
-    def _created_before(self, name: str, key: str, named: Mapping[str, Any]) -> str | None:
+    def _logged_as(self, wanted: Reference) -> tuple[str, str]:
+        """The name and key under which the log has what is created for a row."""
+        way = wanted.association
+        return f"{self.push.name}{CREATED_FOR}{way.find}", reference_key(way.by, wanted.value)
+
+    def _created_before(self, wanted: Reference) -> str | None:
         """What an earlier run created for this, if it is still so."""
-        logged = self.log.row(name, key) if self.log else None
+        logged = self.log.row(*self._logged_as(wanted)) if self.log else None
         if logged is None or logged.object_id is None:
             return None
-        held = self.matcher.get(WRITABLE[name.rpartition(CREATED_FOR)[2]], logged.object_id)
+        way = wanted.association
+        held = self.matcher.get(WRITABLE[way.find], logged.object_id)
+        named = {way.by: known_value(way.by, wanted.value)}  # Stripe's list tells cases apart
         return logged.object_id if held is not None and matches(read(named), held) else None
-
-
-def _may_create(value: Any) -> bool:
-    match value:
-        case Reference():
-            return value.association.on_missing == "create"
-        case list():
-            return any(map(_may_create, value))
-        case Mapping():
-            return any(map(_may_create, value.values()))
-    return False
 
 
 def reference_key(by: str, value: object) -> str:

@@ -34,7 +34,7 @@ from .decide import decide
 from .decision import OPEN, Decision
 from .definition import Definition, make_definition
 from .log import LOG, FailedRow, LoggedRow, Operation, PushLog, log_lock
-from .mapping import Wanted
+from .mapping import Reference, Wanted
 from .matching import make_matcher
 from .references import References
 from .report import Plan, PushStatus, Result, RowResult
@@ -88,7 +88,7 @@ class Push:
             (*decided, *rejected, *removals),
             table.unchanged,
             refusal(self.definition, table),
-            len(decider.references.planned),
+            len(decider.creations),
         )
 
     def run(
@@ -286,6 +286,7 @@ class _Decider:
         self.references = References(self.push, matcher, sender, push.log)
         logged = push.log.rows(self.push.name)
         self._lock = threading.Lock()
+        self.creations: set[Reference] = set()  # what accepted rows of a plan name
         absent = [logged[row.row_key] for row in table.absent if row.row_key in logged]
         left = {row.row_key for row in absent if row.state != "open"}  # their objects are free
         self._owners = {
@@ -316,14 +317,22 @@ class _Decider:
         if self._is_in_doubt(wanted, logged):
             return Decision(wanted.key, "reject", reason=IN_DOUBT)
         try:
-            decision = decide(self.push, self.references, wanted, logged)
-            for step in decision.steps:
-                encode(step.params)  # what cannot be sent must not become an intent
-            self._claim(decision)
+            decision = self._decided(wanted, logged, False)
+            missing = self.references.missing(wanted)
             if self.references.sender is None:
                 decision = self._with_effect(decision)
+                self.creations |= missing
+            elif missing:  # nothing is created for a row that is refused
+                decision = self._decided(wanted, logged, True)
         except (UsageError, RequestRefused) as error:
             return Decision(wanted.key, "reject", reason=str(error))
+        return decision
+
+    def _decided(self, wanted: Wanted, logged: LoggedRow | None, creates: bool) -> Decision:
+        decision = decide(self.push, self.references, wanted, logged, creates)
+        for step in decision.steps:
+            encode(step.params)  # what cannot be sent must not become an intent
+        self._claim(decision)
         return decision
 
     def _is_in_doubt(self, wanted: Wanted, logged: LoggedRow | None) -> bool:
