@@ -132,6 +132,28 @@ def test_a_run_asks_stripe_though_a_fresh_copy_knows_better_or_nothing(
     assert found["2"].status == "created" and found["2"].object_id != gone
 
 
+def test_a_plan_asks_stripe_for_what_a_push_wrote_after_the_copy_was_read(
+    account: Account, tmp_path: Path
+) -> None:
+    """A product that the copy does not know yet, and a customer that it has as it was before."""
+    log = tmp_path / "newer.sqlite"
+    options = {"database": account.database, "log": log, "base": account.url, **FAST}
+    sold = {"column": "sku", "find": "products", "by": "metadata.sku"}
+    goods = {"name": "goods", "key": "n", "object": "products", "match": "metadata.sku", "map": {"name": "sku", "metadata.sku": "sku"}}  # fmt: skip
+    people = {"name": "people", "key": "n", **BY_EMAIL, "map": {"email": "email", "name": "name", "metadata.sold": sold}}  # fmt: skip
+    before = {"n": 1, "email": "c3@example.com", "name": "C 3", "sku": "S1"}
+    for definition, row in ((goods, {"n": 1, "sku": "NEW"}), (people, before), (people, before | {"name": "B", "sku": "NEW"})):  # fmt: skip
+        with open_push(definition, account.box.key, **options) as push:
+            planned = push.plan([row])
+            done = push.run([row])
+            assert [one.action + "d" for one in planned.decisions] == [
+                one.status for one in done.rows
+            ]
+    with open_push(people, account.box.key, **options) as push:
+        (back,) = push.plan([before]).decisions
+    assert {change.field: (change.before, change.after) for change in back.changes}["name"] == ("B", "C 3")  # fmt: skip
+
+
 # -- there and back --------------------------------------------------------------------------------
 
 SENT: dict[str, tuple[str, list[Row]]] = {

@@ -36,25 +36,26 @@ def known_value(by: str, value: object) -> str:
 
 def read_known(
     api: Api, place: CopyPlace, account_id: str, asked: Asked, fields: Collection[str]
-) -> Known:
-    """Read what the copy of an account knows: of each object its id, and those of some fields that
-    its table has.
+) -> tuple[Known, dict[str, int]]:
+    """Read what the copy of an account knows, and the second up to which it knows each table: of each
+    object its id, and those of some fields that its table has.
 
     What the copy cannot tell is left out. Raises `NoAnswer` if it cannot tell anything, and
     `WrongAccount` for a copy of another account.
     """
     known: Known = {}
+    until: dict[str, int] = {}
     with fresh_copy(api, place, account_id) as (copy, state):
         for (table, by), values in asked.items():
             expression = _expression(table, by)
             if expression is None:
                 continue
             try:
-                read_until(api, state, table, place.max_age)
+                until[table] = read_until(api, state, table, place.max_age)
                 known[table, by] = _read(copy, table, by, expression, set(values), fields)
             except (NoAnswer, NoSuchTable, UsageError):
                 continue
-    return known
+    return known, until
 
 
 def _expression(table: str, by: str) -> str | None:

@@ -19,6 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from secrets import randbelow, token_hex
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from ...api.forms import path_to
 from ...destination.error_messages import require_file
@@ -37,6 +38,7 @@ CREATED_FOR = (
 )
 MARKER = "sf_key"  # of metadata: the key of the request that created an object
 FAR = 10**9  # versions that are left out if keys are in use already
+_ABOUT = 5  # seconds by which times of one event can differ
 REPEATABLE = 23 * 3_600  # seconds; Stripe keeps the outcome of a key for 24 hours
 
 RequestState = Literal["planned", "sent", "unknown", "done", "rejected"]
@@ -255,6 +257,19 @@ class PushLog(SqliteFile):
             f"select {columns} from rows where push = ? and row_key = ?", push, row_key
         )
         return _logged_row(found[0]) if found else None
+
+    def written_since(self, path: str, second: float) -> set[str]:
+        """The objects of a kind that were written, or may have been, since a second; `path` is that
+        of their list.
+        """
+        found = self.query(
+            "select object_id, path from operations where state in ('sent', 'unknown', 'done') "
+            "and coalesce(ended_at, last_sent_at) >= ? and (path = ? or instr(path, ?) = 1)",
+            second - _ABOUT,
+            path,
+            f"{path}/",
+        )
+        return {object_id or unquote(path.rpartition("/")[2]) for object_id, path in found}
 
     def open_steps(self, push: str, row_key: str) -> list[Operation]:
         """All steps of a row's open version, in order."""

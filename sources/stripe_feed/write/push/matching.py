@@ -3,26 +3,27 @@
 An e-mail address or a lookup key is asked for one by one, as Stripe's lists can be filtered by them. The
 list by e-mail is exact, so a fresh copy is asked, too, for an address in another case. By
 metadata they cannot: the list is read once, and kept as an index for the run. Search never decides.
-A plan asks a fresh copy alone, where there is one.
+A plan asks a fresh copy alone, where there is one; of what this log wrote after that was read, it asks
+Stripe.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import WrongAccount
-from ...resources.writable import Writable
+from ...resources.writable import WRITABLE, Writable
 from ..lookup.copy import CopyPlace, NoAnswer
 from ..lookup.filters import matches, read
 from ..lookup.find import Lookup, Object, Pages
 from ..lookup.known import Known, known_value, read_known
 from .decision import get
 from .definition import Definition
-from .log import LoggedRow
+from .log import LoggedRow, PushLog
 from .mapping import CELL_TYPES, Reference, Wanted, top_of
 
 IN_PARTS = ("subscriptions",)
@@ -43,6 +44,8 @@ class Matcher:
     lookup: Lookup
     is_plan: bool = False
     known: Known = field(default_factory=dict)  # from a fresh copy
+    newer: Mapping[str, Set[str]] = field(default_factory=dict)
+    """Ids by table that were written after the copy was read."""
     _indexes: dict[tuple[str, str], Index] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,7 +75,14 @@ class Matcher:
     def _known(self, row: Writable, by: str, value: object) -> list[Object] | None:
         """What the copy knows; None if it cannot tell."""
         values = self.known.get((row.table, by))
-        return None if values is None else values.get(known_value(by, value), [])
+        if values is None:
+            return None
+        found = values.get(known_value(by, value), [])
+        if self.is_plan and (newer := self.newer.get(row.table)):
+            ids = [value] if by == "id" else [one["id"] for one in found]
+            if not ids or not newer.isdisjoint(ids):
+                return None
+        return found
 
     def _from_index(self, row: Writable, by: str, value: str) -> list[Object]:
         name = by.partition(".")[2]
@@ -102,7 +112,7 @@ def make_matcher(
     push: Definition,
     lookup: Lookup,
     copy: CopyPlace | None,
-    account_id: str,
+    log: PushLog,
     rows: Pending,
     is_plan: bool,
 ) -> Matcher:
@@ -115,10 +125,16 @@ def make_matcher(
             asked[table, by].add(known_value(by, value))
     fields = {top_of(path) for wanted, _ in rows for path in wanted.given} if is_plan else set()
     try:
-        known = read_known(lookup.api, copy, account_id, asked, fields | DECIDES) if asked else {}
+        if asked:
+            place = (lookup.api, copy, log.account_id)
+            known, until = read_known(*place, asked, fields | DECIDES)
+            newer = {
+                table: log.written_since(WRITABLE[table].path, at) for table, at in until.items()
+            }
+            return Matcher(lookup, is_plan, known, newer)
     except (NoAnswer, WrongAccount):  # rows of one account can be pushed to another one
-        known = {}
-    return Matcher(lookup, is_plan, known)
+        pass
+    return Matcher(lookup, is_plan)
 
 
 def _look_ups(push: Definition, rows: Pending) -> Iterator[tuple[str, str, Any]]:

@@ -281,7 +281,7 @@ class _Decider:
     def __init__(self, push: Push, sender: Sender | None, table: Table) -> None:
         self.push = push.definition
         matcher = make_matcher(
-            self.push, push.lookup, push.copy, push.log.account_id, table.pending, sender is None
+            self.push, push.lookup, push.copy, push.log, table.pending, sender is None
         )
         self.references = References(self.push, matcher, sender, push.log)
         logged = push.log.rows(self.push.name)
