@@ -241,6 +241,7 @@ def forget(
                 "This dataset holds several accounts. Name the customer's with --account acct_..., "
                 "or add --only-here. Nothing was deleted."
             )
+        feed.check_erasable(customer)
         if not only_here:
             stripe = delete_customer(
                 customer, {"account": copy.account, **client.for_client()}, yes, is_dry_run

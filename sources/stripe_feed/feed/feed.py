@@ -472,6 +472,13 @@ class Feed:
             "feed forget", lambda client: maintenance.forget(self._store, client, object_id)
         )
 
+    def check_erasable(self, customer: str) -> None:
+        """Raise `UsageError` if `erase` would, because the id can be another person's, too."""
+        if self.holds_many_accounts():
+            self._maintain(
+                "forget", lambda client: maintenance.check_erasable(self._store, client, customer)
+            )
+
     def erase(
         self,
         customer: str,

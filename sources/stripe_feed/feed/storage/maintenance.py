@@ -12,6 +12,7 @@ from ...destination.state import select_rows, table_name
 from ...errors import SetupError, UsageError
 from ...resources import CHANGES, RESOURCES
 from ...resources.push_tables import PUSHES
+from ...resources.writable import WRITABLE
 from ..change import LOG_COLUMNS
 from ..erase import (
     addresses_of,
@@ -214,12 +215,21 @@ def forget(store: FeedStore, client: Any, object_id: str) -> int:
     to later changes too. May be run again if the destination failed. Raises `UsageError` if several
     accounts of a dataset have an object of this id.
     """
-    if store.holds_many_accounts():
-        _require_one_account(client, object_id)
+    _require_one_account(store, client, object_id)
     return _forget(store, client, [object_id])
 
 
-def _require_one_account(client: Any, object_id: str) -> None:
+def check_erasable(store: FeedStore, client: Any, customer: str) -> None:
+    """Raise `UsageError` if a customer's id can be that of another person: several accounts of a
+    dataset have it, and it is none that Stripe made.
+    """
+    if not customer.startswith(MADE_BY_STRIPE):
+        _require_one_account(store, client, customer)
+
+
+def _require_one_account(store: FeedStore, client: Any, object_id: str) -> None:
+    if not store.holds_many_accounts():
+        return
     accounts: set[str] = set()
     for table, key in ((CHANGES, "object_id"), *((name, "id") for name in RESOURCES)):
         query = f"select distinct account_id from {table_name(client, table)} where {key} = %s"
@@ -239,6 +249,7 @@ def _forget(store: FeedStore, client: Any, object_ids: Sequence[str]) -> int:
     return count
 
 
+MADE_BY_STRIPE = WRITABLE["customers"].prefix
 ErasePushed = Callable[[Collection[str], Collection[str]], Collection[str]]
 """Erases what a push log holds of a customer, by the ids of all objects and the e-mail addresses, and
 returns the keys of its rows, as the tables of pushes have them.
@@ -253,8 +264,9 @@ def erase(
     erase_pushed: ErasePushed = lambda ids, addresses: (),
 ) -> Erased:
     """Forget a customer, and erase the rows and messages too, now and whenever a load brings them
-    again. May be run again.
+    again. May be run again. Raises `UsageError` as `check_erasable` does.
     """
+    check_erasable(store, client, customer)
     columns = held_columns(client)
     held = ids_of(client, customer, columns)
     keys = erase_pushed(held, addresses_of(client, customer, columns))

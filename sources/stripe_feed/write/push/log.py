@@ -208,8 +208,16 @@ class PushLog(SqliteFile):
         held = dict(self.query("select name, value from meta"))
         return (held["account_id"], held["mode"] == "live") if "account_id" in held else None
 
-    def stamp(self, account_id: str, livemode: bool) -> None:
-        """Tie the log to an account and mode. Raises `WrongAccount` for any other one."""
+    @property
+    def skew(self) -> float:
+        """Seconds by which this machine's clock was ahead of Stripe's when the last run began."""
+        found = self.query("select value from meta where name = 'skew'")
+        return float(found[0][0]) if found else 0.0
+
+    def stamp(self, account_id: str, livemode: bool, skew: float = 0.0) -> None:
+        """Tie the log to an account and mode, and note the `skew` of this machine's clock. Raises
+        `WrongAccount` for any other one.
+        """
         mode = "live" if livemode else "test"
         with self.transaction() as db:
             for name, value in (("account_id", account_id), ("mode", mode)):
@@ -221,6 +229,8 @@ class PushLog(SqliteFile):
                 f"belongs to {account_id} ({mode} mode). Use that account's key, or another --log."
             )
         self.account_id, self.livemode = account_id, livemode
+        with self.transaction() as db:
+            db.execute("insert or replace into meta values ('skew', ?)", (f"{skew:.0f}",))
 
     def tie(self, push: str, object: str) -> None:
         """Tie the name of a push to a kind of object. Raises `UsageError` if rows of this name are of

@@ -152,7 +152,8 @@ class Push:
             if self.log.run is not None:
                 self.log.end_run({}, why)
             else:
-                now = self.lookup.api.clock.time()  # Stripe may be out of reach
+                api = self.lookup.api  # Stripe may be out of reach
+                now = api.now() if api.has_date else api.clock.time() - self.log.skew
                 push = self.definition
                 self.log.note_refused_run(push.name, push.object, push.mode, why, now)
             raise
@@ -182,7 +183,7 @@ class Push:
 
     def _stamp(self) -> None:
         account = self.lookup.api.account()
-        self.log.stamp(account.id, self.lookup.api.live)
+        self.log.stamp(account.id, self.lookup.api.live, self.lookup.api.skew())
 
     def _logged(self) -> dict[str, LoggedRow]:
         return self.log.rows(self.definition.name)
