@@ -95,7 +95,10 @@ def test_two_accounts_with_an_object_of_the_same_id(shell: Shell) -> None:
     for forget, why in (
         (["feed", "forget", "gold"], "3 accounts of this dataset have an object of this id"),
         (["forget", "cus_1", "--yes"], "Name the customer's with --account"),
-        (["forget", "gold", "--account", one.account_id, "--yes"], "3 accounts of this dataset have"),
+        (
+            ["forget", "gold", "--account", one.account_id, "--yes"],
+            "3 accounts of this dataset have",
+        ),
     ):
         refused = shell.run(*forget, *AT)
         assert (refused.code, why in refused.error) == (2, True)
