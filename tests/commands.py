@@ -72,7 +72,13 @@ class Shell:
 
     def sync(self, *arguments: object, **environment: str | None) -> Said:
         """`stripe-feed sync` without a pace: the sandbox has no limits unless it is told to."""
-        file = arguments[arguments.index("--database") + 1] if "--database" in arguments else FILE
+        file: object = FILE
+        if "--database" in arguments:
+            file = arguments[arguments.index("--database") + 1]
+        elif account := environment.get("STRIPE_ACCOUNT") or (
+            "--account" in arguments and arguments[arguments.index("--account") + 1]
+        ):
+            file = f"stripe_feed_{str(account).lower()}.duckdb"
         with held_open(self.folder / str(file)):
             return self.run(
                 "sync", "--max-rps", 2000, "--endpoint-rps", 2000, *arguments, **environment

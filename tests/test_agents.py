@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -35,6 +36,8 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.write.schema import schema
 from stripe_feed.write.verbs import verbs_of
 from tests.agents import FAST, Agent, answering, called, place_of
+from tests.copies import FAST as COPY_FAST
+from tests.copies import held_open
 from tests.web import TOKEN
 
 READING = ["query", "tables", "changes", "explain"]
@@ -70,12 +73,15 @@ def database(box: Sandbox, url: str, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "STRIPE_API_BASE", url)
         patch.setitem(os.environ, "STRIPE_SECRET_KEY", box.key)
-        sync(database=str(file))
+        load = partial(sync, database=str(file), **COPY_FAST)
+        with held_open(file):
+            load()
         first = next(iter(box.objects("customers")))
         for text in INJECTIONS:
             box.update("customers", first, name=text, description=text[:50])
         box.advance(120)
-        sync(database=str(file))
+        with held_open(file):
+            load()
     return file
 
 

@@ -26,7 +26,7 @@ from stripe_feed.errors import SetupError, UsageError
 from stripe_feed.sandbox import Sandbox
 from stripe_feed.sync_run import Synced
 from tests.commands import Said, Shell, shell_of
-from tests.copies import FAST
+from tests.copies import FAST, held_open
 
 ONLY = ("--resources", "customers")
 
@@ -92,7 +92,8 @@ def test_each_account_has_a_copy_of_its_own(platform: Sandbox, shell: Shell) -> 
     counted = shell.run("query", "select count(*) as n from customers", "--json", *at)
     assert json.loads(counted.out) == {"n": 4}
     for verb in ("verify", "reconcile"):
-        said = shell.run(verb, *ONLY, "--max-rps", 2000, "--endpoint-rps", 2000, *at)
+        with held_open(shell.folder / names_of(one.account_id)[0]):
+            said = shell.run(verb, *ONLY, "--max-rps", 2000, "--endpoint-rps", 2000, *at)
         assert said.code == 0, said.err
     assert one.account_id in shell.run("doctor", *ONLY, *at).out
     assert {request.status for request in other.log} == {200}
@@ -167,7 +168,10 @@ def test_a_client_of_an_account_says_whose(platform: Sandbox, shell: Shell) -> N
 def sync_all(shell: Shell, *arguments: object) -> tuple[Said, dict[str, dict[str, Any]]]:
     """`sync --all-accounts` and its answer by account; in the order in which they were synced."""
     paces = ("--max-rps", 2000, "--endpoint-rps", 2000)
-    said = shell.run("sync", "--all-accounts", "--json", *paces, *ONLY, *arguments)
+    with ExitStack() as held:
+        for account in shell.box.objects("accounts"):
+            held.enter_context(held_open(shell.folder / names_of(account)[0]))
+        said = shell.run("sync", "--all-accounts", "--json", *paces, *ONLY, *arguments)
     lines = [json.loads(line) for line in said.out.splitlines()]
     return said, {line["account_id"]: line for line in lines if "account_id" in line}
 

@@ -19,11 +19,12 @@ from stripe_feed.models.copies import build_copy_models
 from stripe_feed.resources import RESOURCES
 from stripe_feed.resources.model import BY_CUSTOMER
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.sync_run import Synced
 from stripe_feed.write.push.history.load import record_runs
 from stripe_feed.write.push.log import FailedRow, PushLog, PushStep
 from stripe_feed.write.push.references import reference_key
 from tests.commands import Said, Shell
-from tests.copies import FAST
+from tests.copies import FAST, held_open
 
 EMAIL = "jane.canary@example.com"
 NAME = "Canary O'Shea"
@@ -62,15 +63,21 @@ def jane(box: Sandbox, shell: Shell, made: dict[str, bytes]) -> str:
         and any(invoice["customer"] == one["customer"] for invoice in box.objects("invoices").values())
     )  # fmt: skip
     if not made:
-        sync(database=COPY, **FAST, resources=TABLES)
+        load()
     write(box, customer, "first")
     if made:
         for name, content in made.items():
             Path(name).write_bytes(content)
     else:
-        sync(database=COPY, **FAST, resources=TABLES)
+        load()
         made |= {name: Path(name).read_bytes() for name in (COPY, "copy.feed.sqlite")}
     return str(customer)
+
+
+def load(**options: Any) -> Synced:
+    """Sync the copy, with the file open only as long as it takes."""
+    with held_open(Path(COPY).resolve()):
+        return sync(database=COPY, **FAST, **{"resources": TABLES} | options)
 
 
 def write(box: Sandbox, customer: str, word: str) -> None:
@@ -84,7 +91,8 @@ def write(box: Sandbox, customer: str, word: str) -> None:
 
 
 def forget(shell: Shell, *arguments: str) -> Said:
-    return shell.run("forget", *arguments, "--database", COPY)
+    with held_open(Path(COPY).resolve()):
+        return shell.run("forget", *arguments, "--database", COPY)
 
 
 def held() -> str:
@@ -158,15 +166,15 @@ def test_a_customer_is_deleted_and_erased_and_stays_so(
     clean = [held()]
 
     box.advance(120)
-    sync(database=COPY, **FAST, resources=TABLES)  # the events of the deletion bring whole objects
+    load()  # the events of the deletion bring whole objects
     with duckdb.connect(COPY, read_only=True) as db:
         assert db.execute("select deleted_at is not null, name, email from stripe.customers where id = ?", [jane]).fetchall() == [(True, None, None)]  # fmt: skip
         assert db.execute("select distinct status from stripe.subscriptions where customer = ?", [jane]).fetchall() == [("canceled",)]  # fmt: skip
     clean.append(held())
-    done = sync(database=COPY, **FAST, resources=TABLES, reconcile=True)
+    done = load(reconcile=True)
     assert "changes" not in done.rows  # it fires nothing, though what is erased differs
     clean.append(held())
-    sync(database=COPY, **FAST, full_refresh=True)
+    load(full_refresh=True, resources=None)
     clean.append(held())
 
     texts = [*clean, said.out, said.err, caplog.text, Path("copy.push.sqlite").read_bytes().decode("latin-1")]  # fmt: skip
@@ -200,7 +208,7 @@ def test_only_here_leaves_stripe_alone(box: Sandbox, shell: Shell, jane: str) ->
     assert "at Stripe kept" in said.out
     assert len(box.events) == events
     write(box, jane, "again")
-    sync(database=COPY, **FAST, resources=TABLES)
+    load()
     assert NAME not in held()
 
 
@@ -260,11 +268,11 @@ def test_what_leads_to_a_customer_only_through_others_is_erased_too(
         box.create("reviews", charge=charge, ip_address=NAME)
         box.create("balance_transactions", source=disputes[customer], description=f"{NAME} {customer}")  # fmt: skip
     box.advance(120)
-    sync(database=COPY, **FAST, resources=names)
+    load(resources=names)
     for customer in (jane, other):
         box.update("disputes", disputes[customer], metadata={"who": f"{NAME} {customer}"})
     box.advance(120)
-    sync(database=COPY, **FAST, resources=names)
+    load(resources=names)
     assert held().count(f"{NAME} {jane}") == held().count(f"{NAME} {other}") == 4
 
     said = forget(shell, jane, "--only-here", "--json")
@@ -272,7 +280,7 @@ def test_what_leads_to_a_customer_only_through_others_is_erased_too(
     clean = [held()]
     box.update("disputes", disputes[jane], metadata={"who": f"{NAME} {jane} again"})
     box.advance(120)
-    sync(database=COPY, **FAST, resources=names)
+    load(resources=names)
     clean.append(held())
 
     for text in clean:

@@ -190,7 +190,7 @@ def arrived(receiver: Receiver, count: int) -> None:
 
 def test_a_change_reaches_both_kinds_of_receivers_signed(tmp_path: Path) -> None:
     """Within seconds, though polling alone would wait for the settle time; SIGTERM ends it well."""
-    with running(tmp_path, seed=2, customers=5) as it:
+    with running(tmp_path, "--resources", "customers", seed=2, customers=2) as it:
         it.start()
         it.synced()
         began = time.monotonic()

@@ -28,6 +28,7 @@ from stripe_feed.server.connected.turns import Turns
 from stripe_feed.shared_run import AccountTurn
 from stripe_feed.sync_run import Synced
 from tests.commands import Said, Shell, shell_of
+from tests.copies import held_open
 
 FILE, DATASET = "stripe_feed_accounts.duckdb", "stripe_accounts"
 AT = ("--database", FILE, "--dataset", DATASET)
@@ -44,7 +45,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 
 def sync_shared(shell: Shell, *arguments: object) -> Said:
     pace = ("--max-rps", 2000, "--endpoint-rps", 2000, "--resources", "products")
-    return shell.run("sync", "--all-accounts", "--shared", *pace, *arguments)
+    with held_open(shell.folder.resolve() / FILE):
+        return shell.run("sync", "--all-accounts", "--shared", *pace, *arguments)
 
 
 def select(query: str) -> list[tuple[Any, ...]]:
