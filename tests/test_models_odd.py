@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from stripe_feed.models.checks import run_checks
 from stripe_feed.models.database import duckdb_database
 from stripe_feed.models.render import load_project, render_models
+from stripe_feed.models.run import build_models
 
 from .modelled import AS_OF_ALWAYS, build
 from .odd_rows import make_odd
@@ -41,3 +43,14 @@ def test_odd_rows_end_no_build_and_a_rule_names_those_that_cannot_be_read(odd: A
 
     assert result.failures == 6  # three of the amounts, in two tables
     assert ("subscription_items", "si_000001") in result.rows
+
+
+def test_amounts_that_add_up_to_more_than_64_bits_fail_one_model_with_the_reason() -> None:
+    connection = new_connection(raw_tables(draw_account(5, 20, "observed")))
+    connection.execute(f"update stripe.invoice_line_items set amount = {2**63 - 1}")
+    with closing(connection):
+        results = build_models(duckdb_database(connection, "stripe"), ["+revenue_by_product"])
+
+    assert {result.name: result.reason for result in results if result.status == "failed"} == {
+        "revenue_by_product": "a number or a sum is beyond 64 bits"
+    }

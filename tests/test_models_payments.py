@@ -103,8 +103,10 @@ def test_the_health_of_the_copy(paid: Any) -> None:
 
     assert set(rows) == {
         "customers", "products", "prices", "plans", "subscriptions", "subscription_items",
-        "invoices", "invoice_line_items", "changes",
+        "invoices", "invoice_line_items", "changes", "coupons", "discounts", "charges", "refunds",
+        "disputes", "balance_transactions", "payouts", "payout_balance_transactions",
     }  # fmt: skip
+    assert rows["payouts"]["stored_rows"] > 0
     assert (rows["invoices"]["stored_rows"], rows["invoices"]["orphaned_rows"]) == (1, 1)
     assert rows["customers"]["orphaned_rows"] == 0
     assert {row["as_of"] for row in rows.values()} == {datetime(2026, 11, 20, 12, 34, 56)}

@@ -241,6 +241,7 @@ def derived_variables(
         **known,
         "source_dataset_name": target.dataset,
         "price_tiers": "tiers" in raw_tables.get("prices", ()),
+        "loaded_tables": sorted(raw_tables),
     }
 
 

@@ -1,6 +1,9 @@
 {{ config(materialized='view') }}
 
 {%- set tables = ['customers', 'products', 'prices', 'plans', 'subscriptions', 'subscription_items', 'invoices', 'invoice_line_items'] %}
+{%- for table in ['coupons', 'discounts', 'charges', 'refunds', 'disputes', 'balance_transactions', 'payouts', 'payout_balance_transactions'] if table in var('loaded_tables') %}
+{%- set _ = tables.append(table) %}
+{%- endfor %}
 
 with counted as (
 {%- for table in tables %}
