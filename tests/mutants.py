@@ -463,7 +463,7 @@ MUTANTS = (
     Mutant(
         "cut snapshot is the row",
         "extract/apply.py",
-        "        elif state.deleted_at is None and _has_truncated_list(batch.writer, record):\n",
+        '        elif last.kind != "deleted" and _has_truncated_list(batch.writer, record):\n',
         "        elif False:\n",
         "test_stream.py::test_children_follow_their_parent_beyond_the_ten_that_an_event_shows",
         quick=False,
@@ -638,7 +638,7 @@ MUTANTS = (
     Mutant(
         "a row read again is older than its event",
         "extract/apply.py",
-        "        return max(read_version(fetched.requested_at), 0 if state is None else state.version)\n",
+        "        return max(read_version(fetched.requested_at), 0 if last is None else version_after(last))\n",
         "        return max(read_version(fetched.requested_at), 0)\n",
         "test_webhook_events.py::test_a_row_is_right_at_once_whatever_the_order_in_its_second",
         quick=False,

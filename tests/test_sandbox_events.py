@@ -847,13 +847,13 @@ def test_a_key_needs_the_permission(box: Sandbox) -> None:
 
 def test_ten_thousands_of_events_are_paged_fast() -> None:
     box = Sandbox(seed=5, customers=20, oddities=False)
-    started = time.perf_counter()
+    started = time.process_time()
     box.noise(20_000)
     box.advance(5)
-    assert time.perf_counter() - started < 5
-    started = time.perf_counter()
+    assert time.process_time() - started < 5
+    started = time.process_time()
     assert len(page(box, limit=100, type="payment_intent.*")[0]) == 100
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 # What goes wrong

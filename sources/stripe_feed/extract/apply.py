@@ -36,35 +36,31 @@ EMBEDDED_TABLES = frozenset(
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class FinalState:
-    """The state of an object after its events. `body`: its content with the pinned schema, if an
-    event holds it. `is_stored`: the copy has it, because its last event was applied before.
-    """
+def version_after(last: ObjectEvent) -> int:
+    """The version of an object after the last of its events."""
+    return last.event.created * VERSION_STEP + last.position
 
-    def __init__(self, last: ObjectEvent, body: bytes | None) -> None:
-        event = last.event
-        self.id = last.id
-        self.body = body
-        self.last_event = last
-        self.created = last.created
-        self.version = event.created * VERSION_STEP + last.position
-        self.deleted_at = event.created if last.kind == "deleted" else None
-        self.is_stored = last.from_copy and last.certain
-        self.deletion: FinalState | None = None  # by an event that did not seem to be the last
+
+def deletion_time(last: ObjectEvent) -> int | None:
+    """When the last of its events deleted an object; None if it did not."""
+    return last.event.created if last.kind == "deleted" else None
 
 
 @dataclass
 class Batch:
-    """The result of a batch of events for one resource. The objects in `to_refetch` must be fetched
-    before its tables can be made.
+    """The result of a batch of events for one resource, by the ids of the objects. Those in
+    `to_refetch` must be fetched before its tables can be made. `contents`: after the last event,
+    with the pinned schema, if an event holds it. `deletions`: the last that any event reports.
     """
 
     writer: Writer
     changes: list[ChangeRow] = field(default_factory=list)
-    final_states: dict[str, FinalState] = field(default_factory=dict)
+    last_events: dict[str, ObjectEvent] = field(default_factory=dict)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    deletions: dict[str, ObjectEvent] = field(default_factory=dict)
     # with version and time of deletion
     rows: list[tuple[Record, int, int | None]] = field(default_factory=list)
-    deleted: dict[str, FinalState] = field(default_factory=dict)
+    deleted: dict[str, ObjectEvent] = field(default_factory=dict)
     to_refetch: dict[str, int | None] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)  # id -> the object whose list has it
     fetched: list[Fetched] = field(default_factory=list)
@@ -86,8 +82,8 @@ class Batch:
 
     def _version(self, fetched: Fetched) -> int:
         """Return the version of an object that was fetched because of an event: at least the event's."""
-        state = self.final_states.get(fetched.record.row.id)
-        return max(read_version(fetched.requested_at), 0 if state is None else state.version)
+        last = self.last_events.get(fetched.record.row.id)
+        return max(read_version(fetched.requested_at), 0 if last is None else version_after(last))
 
     def _worth_writing(self) -> list[Fetched]:
         """Drop objects on test clocks, and objects of discount events that are stored unchanged."""
@@ -98,7 +94,7 @@ class Batch:
             if clocks or not getattr(fetched.record.row, "test_clock", None)
         ]
         doubtful = [
-            fetched.record for fetched in wanted if fetched.record.row.id not in self.final_states
+            fetched.record for fetched in wanted if fetched.record.row.id not in self.last_events
         ]
         unchanged = {record.row.id for record in doubtful} - {
             record.row.id for record in self.writer.drop_unchanged(doubtful)
@@ -115,8 +111,8 @@ class Batch:
             - fetched_ids
             - self.writer.context.left_out.ids(self.writer.resource.table)
         ):
-            if (state := self.final_states.get(id)) is not None and state.deletion is not None:
-                self.deleted[id] = state.deletion
+            if (deletion := self.deletions.get(id)) is not None:
+                self.deleted[id] = deletion
 
     def _deleted_tables(self) -> Iterator[Any]:
         """Yield deleted objects whose event does not hold their content: the stored row becomes
@@ -126,31 +122,26 @@ class Batch:
             return
         with self.writer.client as client:
             rows = existing.stored_rows(client, self.writer.codec, list(self.deleted))
-        states = [self.deleted[id] for id in rows]
+        deletions = [self.deleted[id] for id in rows]
         yield from self.writer.deleted_rows(
             list(rows.values()),
-            [state.version for state in states],
-            [state.deleted_at or 0 for state in states],
+            [version_after(event) for event in deletions],
+            [deletion_time(event) or 0 for event in deletions],
         )
         if self.writer.resource.table in EMBEDDED_TABLES:
             # an item that embeds the object may come later: it must not bring it to life
-            states = [state for id, state in self.deleted.items() if id not in rows]
-            records = (
-                self.writer.codec.decode_objects(
-                    [_documented_body(self.writer, state.last_event) for state in states]
-                )
-                if states
-                else []
-            )
+            unstored = [event for id, event in self.deleted.items() if id not in rows]
+            bodies = [_documented_body(self.writer, event) for event in unstored]
+            records = self.writer.codec.decode_objects(bodies) if bodies else []
             storable = [
-                (state, record)
-                for state, record in zip(states, records, strict=True)
+                (event, record)
+                for event, record in zip(unstored, records, strict=True)
                 if not isinstance(record, Rejected)
             ]
             yield from self.writer.rows(
                 [record for _, record in storable],
-                [state.version for state, _ in storable],
-                [state.deleted_at for state, _ in storable],
+                [version_after(event) for event, _ in storable],
+                [deletion_time(event) for event, _ in storable],
             )
 
 
@@ -178,12 +169,12 @@ def plan_batch(
         if all(event.seen for event in ordered):
             continue  # a duplicate of a stored change
         batch.changes += changes_for(ordered, known.get(id), pin, compared.get(id, 0))
-        batch.final_states[id] = final = FinalState(ordered[-1], final_object(ordered, pin))
-        final.deletion = next(
-            (FinalState(event, None) for event in reversed(ordered) if event.kind == "deleted"),
-            None,
-        )
-    batch.changes = _drop_listed_creates(writer, batch.changes, batch.final_states)
+        batch.last_events[id] = ordered[-1]
+        if (content := final_object(ordered, pin)) is not None:
+            batch.contents[id] = content
+        if deletions := [event for event in ordered if event.kind == "deleted"]:
+            batch.deletions[id] = deletions[-1]
+    batch.changes = _drop_listed_creates(writer, batch.changes, batch.last_events)
     _route(batch)
     return batch
 
@@ -276,7 +267,7 @@ def _base_states(
 
 
 def _drop_listed_creates(
-    writer: Writer, changes: list[ChangeRow], final_states: Mapping[str, FinalState]
+    writer: Writer, changes: list[ChangeRow], last_events: Mapping[str, ObjectEvent]
 ) -> list[ChangeRow]:
     """Drop creations that a list has reported already, while the key could not read events."""
     account, created = writer.context.account.id, [change for change in changes if change.op == "c"]
@@ -284,7 +275,7 @@ def _drop_listed_creates(
         return changes
     ids = {
         listed_change_id(
-            account, writer.resource.table, change.object_id, final_states[change.object_id].created
+            account, writer.resource.table, change.object_id, last_events[change.object_id].created
         ): change.change_id
         for change in created
     }
@@ -295,41 +286,41 @@ def _drop_listed_creates(
 
 def _route(batch: Batch) -> None:
     """Decide where the row of each object comes from."""
-    bodies: list[FinalState] = []
+    usable: list[ObjectEvent] = []
     codec = batch.writer.codec
-    for id, state in batch.final_states.items():
-        if state.is_stored:
+    for id, last in batch.last_events.items():
+        if last.from_copy and last.certain:  # the copy has it: an earlier run applied the event
             if id in batch.to_refetch:
-                batch.to_refetch[id] = state.created
+                batch.to_refetch[id] = last.created
             continue
-        if state.deleted_at is None and (
-            state.body is None or codec.expand or id in batch.to_refetch
-        ):
-            batch.to_refetch[id] = state.created
+        has_content = id in batch.contents and not codec.expand
+        if last.kind != "deleted" and (not has_content or id in batch.to_refetch):
+            batch.to_refetch[id] = last.created
             continue
         batch.to_refetch.pop(id, None)
-        if state.body is None or codec.expand:
-            batch.deleted[id] = state
+        if has_content:
+            usable.append(last)
         else:
-            bodies.append(state)
-    records = codec.decode_objects([state.body or b"" for state in bodies]) if bodies else []
-    for record, state in zip(records, bodies, strict=True):
+            batch.deleted[id] = last
+    bodies = [batch.contents[last.id] for last in usable]
+    records = codec.decode_objects(bodies) if bodies else []
+    for record, last in zip(records, usable, strict=True):
         if isinstance(record, Rejected):
-            _route_rejected(batch, state)
-        elif state.deleted_at is None and _has_truncated_list(batch.writer, record):
-            batch.to_refetch[record.row.id] = state.created
+            _route_rejected(batch, last)
+        elif last.kind != "deleted" and _has_truncated_list(batch.writer, record):
+            batch.to_refetch[record.row.id] = last.created
         else:
-            batch.rows.append((record, state.version, state.deleted_at))
+            batch.rows.append((record, version_after(last), deletion_time(last)))
 
 
-def _route_rejected(batch: Batch, state: FinalState) -> None:
+def _route_rejected(batch: Batch, last: ObjectEvent) -> None:
     """Fetch an object again if its event's content cannot be stored; if it was deleted, keep its
     stored row.
     """
-    if state.deleted_at is None:
-        batch.to_refetch[state.id] = state.created
+    if last.kind == "deleted":
+        batch.deleted[last.id] = last
     else:
-        batch.deleted[state.id] = state
+        batch.to_refetch[last.id] = last.created
 
 
 def _documented_body(writer: Writer, event: ObjectEvent) -> bytes:
