@@ -8,7 +8,7 @@ import pytest
 
 from stripe_feed.errors import StripeFeedError
 from stripe_feed.write.push.log import LOG, PushLog
-from tests.pushing import Pushing, ends, pushing
+from tests.pushing import Pushing, ends, pushing, reasons
 
 
 @pytest.fixture
@@ -32,3 +32,41 @@ def test_a_run_that_could_not_begin_has_stripes_time_too(crm: Pushing) -> None:
     with PushLog(LOG, lambda: 0.0) as log:
         times = [run["started_at"] for run in log.runs()]
     assert len(times) == 4 and max(times) - min(times) < 60, times
+
+
+def test_who_was_deleted_behind_our_back_and_came_again_can_be_removed(crm: Pushing) -> None:
+    """Twice removed if another row had taken its place: one removal is planned and sent."""
+    crm.run([{"id": 1, "email": "ann@example.com"}])
+    (first,) = crm.held()
+    crm.box.delete("customers", first["id"])
+    crm.run([{"id": 1, "email": "ann@example.com", "name": "Ann"}])
+    crm.run([{"uid": "u1", "email": "ann@example.com", "name": "An"}], changes={"key": "uid"})
+    crm.writes()
+    removing = {"on_delete": "delete", "max_deletes": 9, "max_delete_share": 1}
+    plan = crm.plan([], changes=removing)
+    assert sorted(one.action for one in plan.decisions) == ["delete", "drop"]
+    assert ends(crm.run([], changes=removing)) == {"deleted": 1, "skipped": 1}
+    assert crm.writes() == ["DELETE /v1/customers/:id"]
+
+
+def test_a_part_of_a_hash_is_sent_with_what_the_hash_needs(crm: Pushing) -> None:
+    place = {"line1": "Main 1", "country": "DE"}
+    made = crm.box.create("customers", email="ann@example.com", shipping={"name": "Ann", "address": place, "phone": None})  # fmt: skip
+    assert ends(crm.run([{"id": 1, "email": "ann@example.com", "shipping.phone": "555"}])) == {"updated": 1}  # fmt: skip
+    held = crm.box.objects("customers")[made["id"]]["shipping"]
+    assert (held["phone"], held["name"], held["address"]["line1"]) == ("555", "Ann", "Main 1")
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ({"metadata": {"sf_key": "mine"}}, "metadata.sf_key is what a push marks its objects with."),
+        ({"email": "\ufeffann@example.com"}, "email is no e-mail address."),
+        ({"email": "ann\u200b@example.com"}, "email is no e-mail address."),
+    ],
+)  # fmt: skip
+def test_what_would_be_a_twin_or_lose_its_mark_is_refused(
+    crm: Pushing, cell: dict[str, object], why: str
+) -> None:
+    assert reasons(crm.run([{"id": 1, "email": "ann@example.com", **cell}])) == {"1": why}
+    assert crm.writes() == []

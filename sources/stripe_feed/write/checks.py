@@ -143,7 +143,7 @@ _FORMS: dict[str, tuple[_Form, str]] = {
     "currency": _CURRENCY,
     "address.country": _COUNTRY,
     "shipping.address.country": _COUNTRY,
-    "email": (lambda text: not text or EMAIL.fullmatch(text), "{path} is no e-mail address."),
+    "email": (lambda text: not text or (EMAIL.fullmatch(text) and text.isprintable()), "{path} is no e-mail address."),
     "invoice_prefix": (
         re.compile(r"[A-Z0-9]{1,12}").fullmatch, "{path} has 1 to 12 capital letters or digits.",
     ),

@@ -24,6 +24,24 @@ def has_parts(given: Iterable[str]) -> bool:
     return any(name.partition(".")[0] in WHOLE and "." in name for name in given)
 
 
+def with_needed(row: Writable, given: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what the object holds and a hash cannot be without, if parts of the hash are given."""
+    found = dict(given)
+    for top in sorted({name.partition(".")[0] for name in given if has_parts([name])}):
+        for name in row.required["update"].get(top, ()):
+            path, value = f"{top}.{name}", (held.get(top) or {}).get(name)
+            if value is not None and not any(f"{one}.".startswith(f"{path}.") for one in given):
+                found[path] = _without_nulls(value)
+    return found
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value; of a hash what is not null."""
+    if not isinstance(value, dict):
+        return value
+    return {name: inner for name, inner in value.items() if inner is not None}
+
+
 def completed(params: Params, held: Mapping[str, Any], given: Iterable[str]) -> Params:
     """Add what the object holds to hashes of which parts are given."""
     begun = {name.partition(".")[0] for name in given if name.startswith(WHOLE) and "." in name}
@@ -39,8 +57,10 @@ def completed(params: Params, held: Mapping[str, Any], given: Iterable[str]) -> 
 def _merged(held: Any, given: Any) -> Any:
     if not isinstance(held, dict) or not isinstance(given, dict):
         return given
-    kept = {name: value for name, value in held.items() if value is not None}
-    return {**kept, **{name: _merged(held.get(name), value) for name, value in given.items()}}
+    return {
+        **_without_nulls(held),
+        **{name: _merged(held.get(name), value) for name, value in given.items()},
+    }
 
 
 def check_only_if_empty(row: Writable, fields: bool | tuple[str, ...]) -> None:

@@ -19,7 +19,15 @@ from .lookup.find import Found, Lookup, Object, check_mode, decode
 from .order import Order
 from .parameters import Params, convert
 from .result import ActionResult, Request, failed
-from .unchanged import changed, check_only_if_empty, completed, empty_only, has_parts, without_fixed
+from .unchanged import (
+    changed,
+    check_only_if_empty,
+    completed,
+    empty_only,
+    has_parts,
+    with_needed,
+    without_fixed,
+)
 
 FEEDBACK = (
     "customer_service", "low_quality", "missing_features", "other", "switched_service",
@@ -229,6 +237,8 @@ def _change(
         held = lookup.get(row, object_id).value
     if held is not None and verb == "upsert":
         given = without_fixed(row, given, held, order.nulls)
+    if held is not None:
+        given = with_needed(row, given, held)
     params = convert(row, "update", given, order.nulls, order.unset)
     if held is not None:
         check_metadata(params.get("metadata"), held.get("metadata"))

@@ -377,7 +377,7 @@ class PushLog(SqliteFile):
                 self.clock(), object_id, request_id, self.run, self._seconds(operation),
             )  # fmt: skip
             if operation.step == 0 and operation.verb in ("create", "update"):
-                self._replace_object(db, where, operation.verb, object_id)
+                self._replace_object(db, operation, object_id)
             if operation.verb == "archive":
                 self._forget_replaced(db, where, object_id)
             if not is_last:
@@ -390,13 +390,13 @@ class PushLog(SqliteFile):
                 f"update rows set {change}, reason = null where push = ? and row_key = ?", where
             )
 
-    def _replace_object(
-        self, db: sqlite3.Connection, where: tuple[str, str], verb: str, object_id: str
-    ) -> None:
+    def _replace_object(self, db: sqlite3.Connection, operation: Operation, object_id: str) -> None:
+        where = (operation.push, operation.row_key)
         row = self.row(*where)
         assert row is not None
         replaced = list(row.replaced)
-        if row.object_id not in (None, object_id) and verb == "create":
+        is_price = operation.path == WRITABLE["prices"].path  # of others nothing is archived
+        if row.object_id not in (None, object_id) and operation.verb == "create" and is_price:
             replaced.append(str(row.object_id))
         db.execute(
             "update rows set object_id = ?, replaced = ? where push = ? and row_key = ?",

@@ -21,7 +21,7 @@ from ...resources.writable import REMOVED, Writable
 from ..checks import check, check_metadata
 from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Params, convert, is_moderate, unknown
-from ..unchanged import changed, completed, empty_only
+from ..unchanged import changed, completed, empty_only, has_parts, with_needed
 from .definition import (
     Association,
     ColumnSource,
@@ -83,11 +83,16 @@ def push_fields(push: Definition, columns: Iterable[str]) -> Fields:
     for name, source in chosen.items():
         path = _path(push.row, name)
         if path == f"metadata.{MARKER}":
-            raise InvalidParameter(f"{path} is what a push marks its objects with.", path)
+            raise _is_marker()
         if path in fields:
             raise UsageError(f"{push.name}: {path} is given twice.")
         fields[path] = source
     return fields
+
+
+def _is_marker() -> InvalidParameter:
+    path = f"metadata.{MARKER}"
+    return InvalidParameter(f"{path} is what a push marks its objects with.", path)
 
 
 def _is_field(push: Definition, column: str) -> bool:
@@ -407,9 +412,15 @@ def _first(path: str) -> str:
     return path.partition(".")[0]
 
 
-def params_for(push: Definition, wanted: Wanted, verb: str, complete: bool = True) -> Params:
+def params_for(
+    push: Definition,
+    wanted: Wanted,
+    verb: str,
+    complete: bool = True,
+    held: Object | None = None,
+) -> Params:
     """The parameters of one request. Raises `InvalidParameter` for what Stripe would refuse.
-    `complete=False`: what a new object needs may be missing.
+    `complete=False`: what a new object needs may be missing; so may what it has, if it is `held`.
 
     What an object only takes when it is created is left out of its updates, and the reverse.
     """
@@ -420,8 +431,12 @@ def params_for(push: Definition, wanted: Wanted, verb: str, complete: bool = Tru
     nulls = push.nulls
     if verb == "create" and nulls == "unset":  # nothing is set yet
         nulls = "skip"
+    if held is not None and has_parts(given):
+        given = with_needed(push.row, given, held)
     params = convert(push.row, verb, given, nulls)
     check(push.row, verb if complete else "update", params)
+    if MARKER in params.get("metadata", ()):
+        raise _is_marker()
     return params
 
 
@@ -434,7 +449,7 @@ def update_only(push: Definition, wanted: Wanted) -> Params:
 
 def update_params(push: Definition, wanted: Wanted, held: Object) -> Params:
     """What is left to be sent for an object to become what a row says."""
-    params = params_for(push, wanted, "update")
+    params = params_for(push, wanted, "update", held=held)
     check_metadata(params.get("metadata"), held.get("metadata"))
     params = completed(params, held, wanted.given)
     if push.only_if_empty:

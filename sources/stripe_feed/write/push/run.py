@@ -305,7 +305,9 @@ class _Decider:
 
     def removal(self, logged: LoggedRow) -> Decision:
         """Decide what becomes of the object of a row that is gone, after all other rows."""
-        if self._owners.get(logged.object_id or "", logged.row_key) != logged.row_key:
+        with self._lock:  # of two rows that are gone, one is enough
+            owner = self._owners.setdefault(logged.object_id or "", logged.row_key)
+        if logged.object_id and owner != logged.row_key:
             reason = f"Another row is this {self.push.row.noun} now."
             return Decision(logged.row_key, "drop", logged.object_id, reason=reason)
         is_plan = self.references.sender is None

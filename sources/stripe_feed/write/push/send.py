@@ -26,6 +26,11 @@ FIXED = ("customer", "customer_account", "test_clock", "product")
 ALIKE = {"customers": {"email": "email"}, "prices": {"lookup_key": "lookup_keys"}}
 """What few objects share, and the filter of their list; somebody may have changed it since."""
 REMOVALS = ("delete",)  # steps after which the object is gone
+ALL_GONE = (
+    *REMOVALS,
+    "deactivate",
+    "archive",
+)  # steps with nothing to do if the object is not there
 ENDS = {"cancel": "canceled", "void": "void"}  # steps that lead to a status
 GONE = "It was gone already."
 NOT_DONE = "Stripe did not carry it out."
@@ -140,7 +145,9 @@ class Sender:
         another cancellation, but can be read.
         """
         ends = request.operation.verb in ENDS and request.operation.method == "delete"
-        return request.removes or (ends and self._find_effect(request) is not None)
+        return request.operation.verb in ALL_GONE or (
+            ends and self._find_effect(request) is not None
+        )
 
     def _send(self, request: _Request) -> Reply[Object]:
         api, operation = self.lookup.api, request.operation

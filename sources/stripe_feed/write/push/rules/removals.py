@@ -31,7 +31,8 @@ def decide_removal(lookup: Lookup, push: Definition, logged: LoggedRow, explain:
         return Decision(key, "drop", object_id, reason="It was gone already.")
     way, reason = WAYS.get(push.object, _as_asked)(lookup, push, held)
     # prices whose place it took, if a run died before it archived them
-    before = succession(lookup, held.get("product"), object_id, list(logged.replaced))
+    replaced = list(logged.replaced) if push.object == "prices" else []
+    before = succession(lookup, held.get("product"), object_id, replaced)
     if way == "nothing":
         action: Action = "delete" if before else "drop"
         return Decision(key, action, object_id, tuple(before), reason=reason)
