@@ -25,7 +25,7 @@ HOME = ROOT / ".venv-compat"
 TESTS = (
     "test_package.py",
     "test_small_accounts.py",
-    "test_dlt_native.py::test_a_source_can_be_run_twice",
+    "test_dlt_native.py::test_a_source_runs_again_with_dlt_s_own_settings",
     "test_windows.py",
     "test_fetch.py",
     "test_codec.py",

@@ -430,6 +430,11 @@ def test_a_load_that_ended_half_way_in_a_lost_container_is_done_again(
             client.execute_sql(f"delete from stripe.{table} where _dlt_load_id = '{last}'")
         client.execute_sql(f"delete from stripe._dlt_loads where load_id = '{last}'")
     shutil.rmtree(twice.folder / twice.state)
+    twice.box.reset_counts()
     twice.sync(resources=MOST)
 
     twice.check(*MOST)
+    read_from = twice.box.now - 2 * DAY - LOOK_BACK  # where the last load that is noted ended
+    assert all(
+        about(int(window["gte"]), read_from - 10) for window in asked(twice.box, "customers")
+    )
