@@ -178,10 +178,10 @@ def test_what_was_asked_for_by_name_is_missed(shell: Shell) -> None:
     """By its name, as the parent of what was, or as part of the core, which is what a run reads that
     is told nothing.
     """
-    key = shell.box.restrict(permissions=permissions("payments"))
+    key = shell.box.restrict(permissions=permissions("charges"))
 
-    named = shell.sync("--resources", "payments,coupons,issuing", STRIPE_SECRET_KEY=key)
-    core = shell.sync("--resources", "core,payments", STRIPE_SECRET_KEY=key)
+    named = shell.sync("--resources", "charges,coupons,issuing", STRIPE_SECRET_KEY=key)
+    core = shell.sync("--resources", "core,charges", STRIPE_SECRET_KEY=key)
 
     assert (named.code, named.error) == (
         4,
