@@ -200,9 +200,14 @@ def change(box: Sandbox) -> None:
 
 
 def killed(
-    runner: Runner, kill: Kill, folder: Path, box: Watched, tables: Sequence[str] = TABLES
+    runner: Runner,
+    kill: Kill,
+    folder: Path,
+    box: Watched,
+    tables: Sequence[str] = TABLES,
+    package: int = PACKAGE_ROWS,
 ) -> Outcome:
-    """Kill a run and let another one finish."""
+    """Kill a run and let another one finish, whose packages are of this size."""
     with box.serve() as url:
         copy = Copy(box, url, folder)
         statuses = []
@@ -215,7 +220,7 @@ def killed(
         before, box.sent = box.sent, Counter()
         if kill.then:
             change(box)
-        statuses.append(runner.run(copy, resources=tables))
+        statuses.append(runner.run(copy, resources=tables, steps={"package": package}))
     return Outcome(copy, statuses, held, before, box.sent)
 
 
@@ -278,7 +283,7 @@ def test_at_most_one_package_is_read_again(runner: Runner, tmp_path: Path) -> No
     more than one package's are read again.
     """
     box = Watched(seed=6, customers=1400)
-    done = killed(runner, Kill("a page was read", 11), tmp_path, box, ["customers"])
+    done = killed(runner, Kill("a page was read", 11), tmp_path, box, ["customers"], 5_000)
     assert done.statuses == [-9, 0]
     done.copy.check("customers")
     again = done.before & done.after
