@@ -143,7 +143,7 @@ def test_what_is_empty_at_stripe_too_costs_an_idle_run_nothing(
             box.advance(DAY)
             copy.sync(resources=["invoices"])
             copy.check("invoices")
-            if n == 1:
+            if n < 2:  # also right after the run that brought it
                 damage(copy, "delete from stripe.invoice_line_items")
 
 

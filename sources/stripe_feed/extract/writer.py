@@ -190,7 +190,16 @@ class Writer:
             ]
             tables += self._embedded(child, families)
             tables.append(self._children(codec, child, families))
+            if any(items for _, items, _ in families):
+                self._note_children()
         return tables
+
+    def _note_children(self) -> None:
+        """An empty table of children means from now on that it is lost."""
+        states, table = source_state().get("resources", {}), self.resource.table
+        run = self.context.listing_runs.get(table)
+        if states.get(table, {}).pop("childless", False) and run is not None:
+            run.childless = False
 
     def deleted_rows(
         self, rows: Sequence[existing.StoredRow], versions: Sequence[int], deleted_at: Sequence[int]
