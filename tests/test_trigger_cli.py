@@ -406,6 +406,7 @@ def test_explain_says_why(folder: Path) -> None:
 
 def test_a_replay_makes_messages_of_the_past(folder: Path) -> None:
     rule('file = "out.jsonl"')
+    run("feed", "lag", folder=folder)  # says that the copy comes without a feed store
 
     said = run("triggers", "replay", "welcome", "--since", "earliest", folder=folder)
 
