@@ -208,6 +208,8 @@ def test_a_file_that_is_not_there_or_no_text_is_refused() -> None:
     Path("odd.toml").write_bytes(b"\xff")
     with pytest.raises(UsageError, match=r"^odd\.toml cannot be read \(UnicodeDecodeError\)"):
         read_triggers(Path("odd.toml"))
+    with pytest.raises(UsageError, match=r"^/dev/zero cannot be read \(OSError\)"):  # has no end
+        read_triggers("/dev/zero")
 
 
 @pytest.mark.parametrize("value", ["[" * 3_000 + "]" * 3_000, "9" * 5_000])

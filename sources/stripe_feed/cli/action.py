@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..api.text_file import read_text_file
 from ..errors import UsageError
 from .options import (
     ClientOptions,
@@ -335,20 +336,13 @@ def read_input(file: str | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        text = sys.stdin.read() if file == "-" else open_text(file)
+        text = sys.stdin.read() if file == "-" else read_text_file(file)
     except (OSError, UnicodeDecodeError) as fault:
         raise UsageError(f"--input cannot be read ({type(fault).__name__}).") from None
     found = _parse_json("--input", text)
     if not isinstance(found, Mapping):
         raise UsageError('--input is a JSON object such as {"match": {...}, "set": {...}}.')
     return dict(found)
-
-
-def open_text(file: str) -> str:
-    """The text of a file in UTF-8."""
-    from pathlib import Path
-
-    return Path(file).read_text(encoding="utf-8")
 
 
 def print_result(result: ActionResult) -> None:

@@ -72,10 +72,11 @@ class _PushFile(LocalCopyOptions):
 
     def chosen(self, names: Iterable[str] | None) -> list[Definition]:
         """The pushes of the file that are named, or all."""
+        from ..api.text_file import read_text_file
         from ..write.push.definition import read_definitions
 
         try:
-            text = Path(self.file).read_text(encoding="utf-8")
+            text = read_text_file(self.file)
         except (OSError, ValueError) as fault:
             raise SetupError(
                 f"The file of the pushes {self.file!r} cannot be read ({type(fault).__name__}). Name it with --file."

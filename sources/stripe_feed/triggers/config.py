@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..api.text_file import read_text_file
 from ..delivery.endpoint_config import ConfigError, parse_endpoint, read_bool, reject_unknown
 from ..errors import UsageError
 from ..feed.consumers import parse_duration
@@ -142,7 +143,7 @@ def write_starter(path: str | Path = DEFAULT_FILE) -> None:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_text_file(file, "utf-8-sig")
     except FileNotFoundError:
         raise UsageError(
             f"There is no file {file}. `stripe-feed triggers init` writes a starter file; --triggers names another."

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from ...api.text_file import read_text_file
 from ...delivery.endpoint_config import ConfigError
 from ...delivery.payloads import compile_template
 from ...errors import UsageError
@@ -116,7 +117,7 @@ def _read_sql(name: Any, folder: Path) -> tuple[str, str]:
         raise ConfigError('sql names a file with one select, such as "late_payers.sql"', "sql")
     file = folder / name
     try:
-        text = _END.sub("", file.read_text(encoding="utf-8-sig")).strip()
+        text = _END.sub("", read_text_file(file, "utf-8-sig")).strip()
     except (OSError, ValueError) as fault:
         raise ConfigError(
             f"the file {name} cannot be read ({type(fault).__name__})", "sql"
