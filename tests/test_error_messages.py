@@ -105,6 +105,12 @@ def by_sqlite(statement: str) -> Exception:
             by_duckdb("select 9223372036854775807::bigint + 1::bigint"),
             "a number or a sum is beyond 64 bits",
         ),
+        (
+            by_duckdb("select cast(9223372036854775807::decimal(38, 0) + 1 as bigint)"),
+            "a number or a sum is beyond 64 bits",
+        ),
+        (by_duckdb("select cast(9223372036854775807 as int)"), "a column has another type"),
+        (by_duckdb(f"""select cast('"{CANARY}"'::json as bigint)"""), "a column has another type"),
         (by_duckdb("select * from missing"), "a table or a column is missing"),
         (
             by_duckdb("alter table t add column m int not null"),

@@ -125,6 +125,11 @@ HIDING = (
         HIDDEN,
     ),
     ("create policy own on stripe.customers using (account_id = current_user)", HIDDEN),
+    (
+        "create policy seen on stripe.customers for select using (true); "
+        "create policy added on stripe.customers for insert with check (true)",
+        HIDDEN,  # from a deletion
+    ),
     ("create policy whole on stripe.customers to loader using (true)", ""),
     ("create policy but on stripe.customers as restrictive using (account_id <> '')", HIDDEN),
     ("alter role loader bypassrls", ""),

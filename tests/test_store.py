@@ -367,6 +367,17 @@ def test_l4_a_rebuild_gives_the_same_log(copy: Path, caplog: pytest.LogCaptureFi
     assert caplog.text.count(f"There was no feed store {feed.path.name}") == 1
 
 
+def test_a_feed_that_is_older_than_its_copy_misses_nothing(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was opened before the first load: no store was lost."""
+    loaded = copy.rename(copy.with_name("loaded"))
+    with open_feed(a_copy(copy.parent)) as feed:
+        loaded.rename(copy)
+        assert feed.relay() == 210
+    assert "There was no feed store" not in caplog.text
+
+
 def test_l4_a_rebuild_sorts_and_hides_nothing_from_a_consumer(plain: Plain, log: FeedStore) -> None:
     plain.put("2", a_change(3), a_change(4))
     plain.complete("2")

@@ -86,7 +86,8 @@ TOO_LARGE = Reason(
 )
 NUMBER_TOO_LARGE = Reason(
     "a number or a sum is beyond 64 bits",
-    "Correct the amount at Stripe, or leave the resource out with --resources",
+    "Correct the amount at Stripe, give its column the type back that somebody changed, or leave the resource out with "
+    "--resources",
 )
 UNSUPPORTED = Reason(
     "it cannot do what the load asks of it",
@@ -188,7 +189,7 @@ TEXT_PATTERNS: dict[
         (r"^TransactionException", BUSY),
         (r"^(HTTP|Connection)Exception", CONNECTION_LOST),
         (
-            r"^OutOfRangeException|^ConversionException.*(out of range for the destination type|cast (decimal )?value)",
+            r"^OutOfRangeException|^ConversionException.*(range for the destination type|decimal value \S+ to type) INT64",
             NUMBER_TOO_LARGE,
         ),
         (r"^(Conversion|TypeMismatch)Exception", TYPE_MISMATCH),

@@ -26,9 +26,10 @@ _TABLE_LIST = f"({', '.join(['%s'] * len(TABLE_NAMES))})"
 HIDDEN_QUERY = f"""
 select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and (c.relname in {_TABLE_LIST} or starts_with(c.relname, '_dlt_')) and row_security_active(c.oid)
-    and (not exists (select from pg_policy p where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('*', 'r')
+    and (exists (select from unnest(array['r', 'w', 'd']) command where not exists (
+            select from pg_policy p where p.polrelid = c.oid and p.polpermissive and p.polcmd::text in ('*', command)
             and pg_get_expr(p.polqual, p.polrelid) = 'true'
-            and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'usage')))
+            and exists (select from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'usage'))))
         or exists (select from pg_policy p where p.polrelid = c.oid and not p.polpermissive)) order by 1
 """
 VIEWS_QUERY = f"""
@@ -115,7 +116,9 @@ def _is_other_type(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> bo
 
 
 def _require_all_rows(pipeline: Any) -> None:
-    """Raise `SetupError` if row-level security may hide rows: they would be loaded a second time."""
+    """Raise `SetupError` if row-level security may hide rows, be it from a deletion alone: they would
+    be loaded a second time.
+    """
     with pipeline.sql_client() as client:
         hidden = [
             table

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any, TypeVar
@@ -475,9 +476,8 @@ class Feed:
     def check_erasable(self, customer: str) -> None:
         """Raise `UsageError` if `erase` would, because the id can be another person's, too."""
         if self.holds_many_accounts():
-            self._maintain(
-                "forget", lambda client: maintenance.check_erasable(self._store, client, customer)
-            )
+            check = partial(maintenance.check_erasable, self._store, customer=customer)
+            retry_while_locked(lambda: with_client(self._pipeline, check), DEFAULT_WAIT)
 
     def erase(
         self,

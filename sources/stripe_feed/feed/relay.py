@@ -70,6 +70,7 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
     """
     file = duckdb_path(pipeline)
     if file is not None and not file.exists():  # dlt would make it
+        store.is_new = False
         return 0
     erases = store.query("select 1 from forgotten union all select 1 from erased limit 1")
     new = with_client(pipeline, lambda client: relay(store, client), writes=bool(erases))
@@ -78,7 +79,7 @@ def relay_pipeline(pipeline: Any, store: FeedStore) -> int:
             "There was no feed store %s: a new one holds the changes of the copy, and no position, trigger or message from before. If it was moved or deleted, put it back.",
             store.path.name,
         )
-    store.is_new = store.is_new and not new
+    store.is_new = False  # what comes later is new to the copy, too
     return new
 
 

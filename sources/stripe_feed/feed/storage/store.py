@@ -68,7 +68,7 @@ class FeedStore(SqliteFile):
 
     def _prepare(self) -> None:
         file_format = self._require_format(FORMAT)
-        self.is_new = file_format == 0  # until its first changes are there
+        self.is_new = file_format == 0  # until the changes that the copy has are there
         tables = {
             name
             for (name,) in self._db.execute("select name from sqlite_master where type = 'table'")
