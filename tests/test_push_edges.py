@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
-from stripe_feed.errors import StripeFeedError
+from stripe_feed.errors import StripeFeedError, UsageError
 from stripe_feed.write.push.log import LOG, PushLog
 from tests.pushing import Pushing, ends, pushing, reasons
 
@@ -70,3 +71,19 @@ def test_what_would_be_a_twin_or_lose_its_mark_is_refused(
 ) -> None:
     assert reasons(crm.run([{"id": 1, "email": "ann@example.com", **cell}])) == {"1": why}
     assert crm.writes() == []
+
+
+@pytest.mark.checklist("H21")
+def test_the_time_of_the_run_goes_with_a_change_and_is_none_by_itself() -> None:
+    fields = {"email": "email", "name": "name", "seen": {"time_of": "run"}}
+    with pushing(object="customers", key="id", match="email", map=fields) as crm:
+        row = {"id": 1, "email": "ann@example.com", "name": "Ann"}
+        seen = []
+        for name, resync, end in (("Ann", False, "created"), ("Ann", False, "unchanged"), ("Ann", True, "unchanged"), ("An", False, "updated")):  # fmt: skip
+            assert ends(crm.run([row | {"name": name}], full_resync=resync)) == {end: 1}
+            seen.append(datetime.fromisoformat(crm.held()[0]["metadata"]["seen"]).timestamp())
+            crm.box.advance(3_600)
+        assert seen[0] == seen[1] == seen[2] < seen[3] - 10_000
+        for refused in ({"name": {"time_of": "run"}}, {"metadata.a": {"time_of": "day"}}):
+            with pytest.raises(UsageError, match="time_of"):
+                crm.plan([row], changes={"map": fields | refused})

@@ -30,12 +30,14 @@ class Table:
     known: int = 0  # rows that have an object, or may have one
 
 
-def compare(push: Definition, records: list[Row], logged: Logged, full_resync: bool) -> Table:
+def compare(
+    push: Definition, records: list[Row], logged: Logged, full_resync: bool, now: int = 0
+) -> Table:
     """Find the rows that changed since they were sent, those that cannot be sent, and those that are
-    gone. Raises `UsageError` for two rows with one key.
+    gone; `now` is the second of the run. Raises `UsageError` for two rows with one key.
     """
     table = Table(known=sum(_may_have_object(row) for row in logged.values()))
-    wanted = _read(push, records, table)
+    wanted = _read(push, records, table, now)
     twins = _twins(push, wanted.values())
     for key, row in wanted.items():
         before = logged.get(key)
@@ -57,9 +59,9 @@ def compare(push: Definition, records: list[Row], logged: Logged, full_resync: b
     return table
 
 
-def _read(push: Definition, records: list[Row], table: Table) -> dict[str, Wanted]:
+def _read(push: Definition, records: list[Row], table: Table, now: int) -> dict[str, Wanted]:
     """What each row says, by key; rows that cannot be sent are rejected."""
-    fields = push_fields(push, columns_of(records) if records else push.columns)
+    fields = push_fields(push, columns_of(records) if records else push.columns, now)
     wanted: dict[str, Wanted] = {}
     numbers: dict[str, int] = {}
     for number, record in enumerate(records, 1):

@@ -48,11 +48,18 @@ def decide(
     wanted = _revived(references.resolve(wanted, creates), held, logged)
     steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
     steps = tuple(steps)
+    if wanted.of_run and all(_is_of_run(wanted, step) for step in steps):
+        steps, fields, notes = (), (), ()
     effects = (note for step in steps for note in side_effects(push.row, step.params))
     action: Action = "update" if steps else "none"
     return Decision(
         wanted.key, action, held["id"], steps, tuple(fields), "", content, (*notes, *effects)
     )
+
+
+def _is_of_run(wanted: Wanted, step: PushStep) -> bool:
+    """Whether a request would say no more than when the run began."""
+    return all(path in wanted.of_run for path, _ in leaves({**step.params}))
 
 
 def _update(

@@ -142,7 +142,16 @@ class Association:
     on_missing: str = "reject"
 
 
-Source = ColumnSource | Constant | RowTemplate | Association | Computed
+@dataclass(frozen=True, slots=True)
+class RunTime:
+    """When the run began, in Stripe's time, for a key of the metadata. It goes with what else is sent
+    of a row, and sends nothing by itself.
+    """
+
+    at: int = 0
+
+
+Source = ColumnSource | Constant | RowTemplate | Association | Computed | RunTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +324,12 @@ def _flat(given: Any) -> list[tuple[str, Any]]:
     """The fields of a map; in TOML a dotted name that is not quoted is a table of its own."""
     found: list[tuple[str, Any]] = []
     for name, value in given.items():
-        is_source = isinstance(value, Mapping) and value.keys() & {"column", "value", "template"}
+        is_source = isinstance(value, Mapping) and value.keys() & {
+            "column",
+            "value",
+            "template",
+            "time_of",
+        }
         if isinstance(value, Mapping) and not is_source:
             found += [(f"{name}.{inner}", source) for inner, source in _flat(value)]
         else:
@@ -327,6 +341,8 @@ def _source(push: str, path: str, given: Any) -> Source:
     match given:
         case ColumnSource() | Constant() | RowTemplate() | Association() | Computed():
             return given
+        case {"time_of": "run", **rest} if not rest:
+            return RunTime()
         case str():
             return ColumnSource(given)
         case _ if callable(given):
@@ -344,7 +360,7 @@ def _source(push: str, path: str, given: Any) -> Source:
             return ColumnSource(column, convert)
     raise UsageError(
         f"{push}: {path} is a column, or one of {{column = ..., as = ...}}, {{column = ..., find = ..., by = ...}}, "
-        "{value = ...}, {template = ...}."
+        '{value = ...}, {template = ...}, {time_of = "run"}.'
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -29,6 +29,7 @@ from .definition import (
     Constant,
     Definition,
     RowTemplate,
+    RunTime,
     Source,
 )
 from .log import KEY_SEPARATOR, MARKER, content_of
@@ -57,16 +58,19 @@ class Reference:
 class Wanted:
     """What a row says of its object: values by parameter, before they are checked; `content` is a
     digest of what the row said, and `gaps` has the first empty entry of each list that has one.
+    `of_run`: parameters whose value is the run's, not the row's.
     """
 
     key: str
     given: Mapping[str, Any]
     content: str
     gaps: Mapping[str, int] = field(default_factory=dict)
+    of_run: Set[str] = frozenset()
 
 
-def push_fields(push: Definition, columns: Iterable[str]) -> Fields:
-    """The fields of a push by parameter; a name that is no parameter is a key of the metadata.
+def push_fields(push: Definition, columns: Iterable[str], now: int = 0) -> Fields:
+    """The fields of a push by parameter; a name that is no parameter is a key of the metadata. `now`:
+    the second at which the run began.
 
     Raises `UsageError` for a column that no row has, and `InvalidParameter` for what Stripe never
     takes.
@@ -86,6 +90,12 @@ def push_fields(push: Definition, columns: Iterable[str]) -> Fields:
             raise _is_marker()
         if path in fields:
             raise UsageError(f"{push.name}: {path} is given twice.")
+        if isinstance(source, RunTime):
+            if not path.startswith("metadata.") or path == push.match:
+                raise UsageError(
+                    f"{push.name}: {path}: time_of is for metadata, and finds no object."
+                )
+            source = RunTime(now)
         fields[path] = source
     return fields
 
@@ -147,8 +157,12 @@ def wanted_of(
         listed, gaps = _with_lists(given), _gaps(fields, given)
     else:
         listed, gaps = given, {}
-    content = _content(push, listed)
-    return Wanted(key or row_key(push, record), listed, content, gaps)
+    of_run = frozenset(path for path, source in fields.items() if isinstance(source, RunTime))
+    content = _content(
+        push,
+        {path: value for path, value in listed.items() if path not in of_run} if of_run else listed,
+    )
+    return Wanted(key or row_key(push, record), listed, content, gaps, of_run)
 
 
 CELL_TYPES = frozenset({str, int, float, bool, type(None)})
@@ -302,6 +316,8 @@ def _value(path: str, source: Source, record: SourceRow) -> Any:
             for name, value in values.items():
                 _check_part(path, name, value)
             return source.filled(values)
+        case RunTime():
+            return datetime.fromtimestamp(source.at, timezone.utc)
         case Computed():
             return _computed(path, source, record)
         case Association():

@@ -53,6 +53,8 @@ class References:
 
     def missing(self, wanted: Wanted) -> set[Reference]:
         """What a row names and has to be created first."""
+        if not self.planned:
+            return set()
         named = {_as_compared(one) for one in references_in(wanted.given.values())}
         return {one for one in named if one in self.planned and one not in self._found}
 

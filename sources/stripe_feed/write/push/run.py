@@ -72,7 +72,10 @@ class Push:
         self._stamp()
         self.log.tie(self.definition.name, self.definition.object)
         with _without_collector():  # it would look through all that was decided, again and again
-            table = compare(self.definition, list(read_rows(rows)), self._logged(), full_resync)
+            now = self.lookup.api.now()
+            table = compare(
+                self.definition, list(read_rows(rows)), self._logged(), full_resync, now
+            )
             decider = _Decider(self, None, table)
             threads = THREADS_OF_COPY if decider.references.matcher.known else THREADS
             decided = self._each(
@@ -161,7 +164,7 @@ class Push:
     def _compared(self, records: list[Row], full_resync: bool, only_failed: bool) -> Table:
         """What of the rows is to be sent. Raises `UsageError` if a run must not begin."""
         logged = self._logged()
-        table = compare(self.definition, records, logged, full_resync)
+        table = compare(self.definition, records, logged, full_resync, self.lookup.api.now())
         if only_failed:
             table = only_failed_of(table, logged)
         if reason := refusal(self.definition, table):
