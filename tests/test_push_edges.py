@@ -87,3 +87,18 @@ def test_the_time_of_the_run_goes_with_a_change_and_is_none_by_itself() -> None:
         for refused in ({"name": {"time_of": "run"}}, {"metadata.a": {"time_of": "day"}}):
             with pytest.raises(UsageError, match="time_of"):
                 crm.plan([row], changes={"map": fields | refused})
+
+
+@pytest.mark.parametrize("field", ["customer", "currency"])
+def test_who_an_invoice_item_bills_does_not_change_in_silence(field: str) -> None:
+    with pushing(object="invoice_items", key="k", match="metadata.k") as items:
+        first, other = list(items.box.objects("customers"))[:2]
+        row = {"k": "a", "metadata.k": "a", "customer": first, "amount": 100, "currency": "EUR"}
+        assert ends(items.run([row])) == {"created": 1}
+        assert ends(items.run([row | {"amount": 200}])) == {"updated": 1}
+        items.writes()
+        changed = row | {field: {"customer": other, "currency": "usd"}[field]}
+        assert (
+            f"The {field} of the invoice item cannot change" in reasons(items.run([changed]))["a"]
+        )
+        assert items.writes() == []

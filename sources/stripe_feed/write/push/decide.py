@@ -46,6 +46,7 @@ def decide(
         )
     rule = _RULES.get(push.object, _update)
     wanted = _revived(references.resolve(wanted, creates), held, logged)
+    _check_fixed(push, wanted, held)
     steps, fields, notes = rule(matcher.lookup, push, wanted, held, logged)
     steps = tuple(steps)
     if wanted.of_run and all(_is_of_run(wanted, step) for step in steps):
@@ -55,6 +56,18 @@ def decide(
     return Decision(
         wanted.key, action, held["id"], steps, tuple(fields), "", content, (*notes, *effects)
     )
+
+
+def _check_fixed(push: Definition, wanted: Wanted, held: Object) -> None:
+    """Raise `InvalidParameter` for a row that wants what an object has for good to be another."""
+    for name in FIXED if push.object != "prices" else ():
+        value, now = wanted.given.get(name), held.get(name)
+        if isinstance(value, str) and isinstance(now, str) and value.lower() != now.lower():
+            noun = push.row.noun
+            raise InvalidParameter(
+                f"The {name} of the {noun} cannot change any more. A row with another key makes a new {noun}.",
+                name,
+            )
 
 
 def _is_of_run(wanted: Wanted, step: PushStep) -> bool:
@@ -72,6 +85,8 @@ def _update(
     return (step,), field_changes(held, params), ()
 
 
+FIXED = frozenset(("customer", "currency"))
+"""What an object can have for good; a price with another currency is a new price."""
 _Rule = Callable[[Lookup, Definition, Wanted, Object, "LoggedRow | None"], Update]
 _RULES: dict[str, _Rule] = {
     "prices": update_price,
