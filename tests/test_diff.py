@@ -24,7 +24,7 @@ from stripe_feed.sandbox import Sandbox
 from stripe_feed.sandbox.state.api_versions import previous_attributes
 from tests.core import CORE
 
-QUICK = settings(derandomize=True, deadline=None, max_examples=200, database=None)
+QUICK = settings(derandomize=True, deadline=None, max_examples=80, database=None)
 DEEP = settings(deadline=None, max_examples=10_000, database=None, print_blob=True)
 
 EXAMPLES: tuple[tuple[str, Image, Image, Image], ...] = (

@@ -38,7 +38,7 @@ def changing(copy: Copy) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [250, pytest.param(10_000, marks=pytest.mark.long)])
 def test_f7_a_snapshot_of_objects_that_change_while_they_are_read(
     tmp_path: Path, count: int
 ) -> None:
