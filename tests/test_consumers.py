@@ -272,7 +272,7 @@ class Owners(RuleBasedStateMachine):
 
 TestC2CursorIsMonotoneAndStaleOwnersAreFenced = Owners.TestCase
 TestC2CursorIsMonotoneAndStaleOwnersAreFenced.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None
+    max_examples=30, stateful_step_count=25, deadline=None
 )
 
 
