@@ -138,7 +138,6 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_a_backfill_between_two_runs_moves_no_cursor": "test_incremental.py::test_a_range_loads_what_lies_in_it_and_leaves_the_cursor_alone",
     },
     "test_locks.py": {
-        "test_who_looks_on_while_rows_are_looked_up_is_named_as_well": "test_locks.py::test_without_waiting_it_says_who_is_in_the_way",
         "test_a_reader_holds_a_run_up_for_as_long_as_it_may_wait": ("before rows are looked up",),
         "test_without_waiting_it_says_who_is_in_the_way": ("before the load",),
     },
