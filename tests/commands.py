@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,14 @@ class Shell:
 
     def run(self, *arguments: object, stdin: str | None = None, **environment: str | None) -> Said:
         """Run a command in this process; an environment variable that is None is unset."""
-        done = CliRunner().invoke(
-            app, [str(a) for a in arguments], input=stdin, env={**self.environment, **environment}
-        )
+        is_held = arguments[:1] == ("push",)  # it opens the copy again and again
+        with held_open(self.folder / FILE) if is_held else nullcontext():
+            done = CliRunner().invoke(
+                app,
+                [str(argument) for argument in arguments],
+                input=stdin,
+                env={**self.environment, **environment},
+            )
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Said(done.exit_code, done.stdout, done.stderr)
