@@ -134,6 +134,7 @@ class Reconciliation:
             return
         self._read_copy()
         yield from self._compare_list()
+        yield from self._restore_unlisted()
         missing = {
             id: row.created
             for id, row in self.held.items()
@@ -212,6 +213,20 @@ class Reconciliation:
             self.quiet_fixes.append((record, max(read_version(requested_at), row.version)))
             if row.irregular or row.content.documented != digests.documented:
                 self.restored.add(id)  # it is what was loaded once: somebody has changed the row
+
+    def _restore_unlisted(self) -> Iterator[Any]:
+        """Ask for objects without a row that items show and no list does, and restore what is there."""
+        table = self.resource.table
+        if self.is_partial or self.context.options.deletes == "hard":
+            return  # their rows may be removed
+        lost = dict.fromkeys(
+            id for id in self.copies.get(table, {}) if id not in self.held and id not in self.listed
+        )
+        for batch in refetch(self.context, {table: lost}, {table: self.writer.client}):
+            yield None
+            self.absent += [item for _, item in batch]
+        self._sort_absent()
+        yield from self._restore()
 
     def _sort_absent(self) -> None:
         """Sort listed objects without a row: one that is older than its resource's changes, and has no
