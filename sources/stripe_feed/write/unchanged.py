@@ -26,9 +26,11 @@ def has_parts(given: Iterable[str]) -> bool:
 
 def with_needed(row: Writable, given: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
     """Add what the object holds and a hash cannot be without, if parts of the hash are given."""
-    found = dict(given)
-    for top in sorted({name.partition(".")[0] for name in given if has_parts([name])}):
-        for name in row.required["update"].get(top, ()):
+    found, needed = dict(given), row.required["update"]
+    for top in WHOLE:
+        if top not in needed or not any(one.startswith(f"{top}.") for one in given):
+            continue
+        for name in needed[top]:
             path, value = f"{top}.{name}", (held.get(top) or {}).get(name)
             if value is not None and not any(f"{one}.".startswith(f"{path}.") for one in given):
                 found[path] = _without_nulls(value)

@@ -60,7 +60,7 @@ def decide(
 
 def _check_fixed(push: Definition, wanted: Wanted, held: Object) -> None:
     """Raise `InvalidParameter` for a row that wants what an object has for good to be another."""
-    for name in FIXED if push.object != "prices" else ():
+    for name in UNCHANGEABLE if push.object != "prices" else ():
         value, now = wanted.given.get(name), held.get(name)
         if isinstance(value, str) and isinstance(now, str) and value.lower() != now.lower():
             noun = push.row.noun
@@ -85,7 +85,7 @@ def _update(
     return (step,), field_changes(held, params), ()
 
 
-FIXED = frozenset(("customer", "currency"))
+UNCHANGEABLE = frozenset(("customer", "currency"))
 """What an object can have for good; a price with another currency is a new price."""
 _Rule = Callable[[Lookup, Definition, Wanted, Object, "LoggedRow | None"], Update]
 _RULES: dict[str, _Rule] = {

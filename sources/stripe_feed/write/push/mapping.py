@@ -21,7 +21,7 @@ from ...resources.writable import REMOVED, Writable
 from ..checks import check, check_metadata
 from ..lookup.find import Object
 from ..parameters import MILLISECONDS, Params, convert, is_moderate, unknown
-from ..unchanged import changed, completed, empty_only, has_parts, with_needed
+from ..unchanged import changed, completed, empty_only, with_needed
 from .definition import (
     Association,
     ColumnSource,
@@ -447,7 +447,7 @@ def params_for(
     nulls = push.nulls
     if verb == "create" and nulls == "unset":  # nothing is set yet
         nulls = "skip"
-    if held is not None and has_parts(given):
+    if held is not None:
         given = with_needed(push.row, given, held)
     params = convert(push.row, verb, given, nulls)
     check(push.row, verb if complete else "update", params)
