@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import pytest
 
 from stripe_feed import open_push, sync
+from stripe_feed.api.client import Api
 from stripe_feed.destination.read import open_reader
+from stripe_feed.resources.writable import WRITABLE
 from stripe_feed.sandbox import Sandbox
+from stripe_feed.write.lookup.find import Lookup
+from stripe_feed.write.push.matching import Matcher
 from stripe_feed.write.push.report import plan_to_dict
 from tests.pushing import FAST, Row
 
@@ -152,6 +157,18 @@ def test_a_plan_asks_stripe_for_what_a_push_wrote_after_the_copy_was_read(
     with open_push(people, account.box.key, **options) as push:
         (back,) = push.plan([before]).decisions
     assert {change.field: (change.before, change.after) for change in back.changes}["name"] == ("B", "C 3")  # fmt: skip
+
+
+@pytest.mark.parametrize("is_plan", [True, False])
+def test_a_plan_finds_an_address_in_another_case_as_a_run_does(is_plan: bool) -> None:
+    """Stripe's list does not; the copy knows it, though the log wrote the customer since."""
+    box = Sandbox(seed=1, customers=0, products=0, oddities=False)
+    made = box.create("customers", email="Mixed@Example.com")
+    known = {("customers", "email"): {"mixed@example.com": [{"id": made["id"]}]}}
+    with box.serve() as url, closing(Api(box.key, base=url, **FAST)) as api:
+        matcher = Matcher(Lookup(api), is_plan, known, {"customers": {made["id"]}})
+        found = matcher.find(WRITABLE["customers"], "email", "mixed@example.com")
+    assert [one["id"] for one in found] == [made["id"]]
 
 
 # -- there and back --------------------------------------------------------------------------------

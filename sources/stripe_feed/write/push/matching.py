@@ -52,7 +52,7 @@ class Matcher:
     def find(self, row: Writable, by: str, value: object) -> list[Object]:
         """Every object that has a value, oldest first."""
         known = self._known(row, by, value)
-        if self.is_plan and known is not None:
+        if known is not None and self._is_answer(row, by, value, known):
             return _oldest_first(known)
         if by == "id":
             held = get(self.lookup, row, str(value))
@@ -70,19 +70,22 @@ class Matcher:
     def get(self, row: Writable, object_id: str) -> Object | None:
         """One object, if it exists; a plan takes it from the copy if that has it."""
         known = self._known(row, "id", object_id)
-        return known[0] if self.is_plan and known else get(self.lookup, row, object_id)
+        if known and self._is_answer(row, "id", object_id, known):
+            return known[0]
+        return get(self.lookup, row, object_id)
 
     def _known(self, row: Writable, by: str, value: object) -> list[Object] | None:
         """What the copy knows; None if it cannot tell."""
         values = self.known.get((row.table, by))
-        if values is None:
-            return None
-        found = values.get(known_value(by, value), [])
-        if self.is_plan and (newer := self.newer.get(row.table)):
-            ids = [value] if by == "id" else [one["id"] for one in found]
-            if not ids or not newer.isdisjoint(ids):
-                return None
-        return found
+        return None if values is None else values.get(known_value(by, value), [])
+
+    def _is_answer(self, row: Writable, by: str, value: object, known: list[Object]) -> bool:
+        """Whether a plan need not ask Stripe, too: nothing of this was written since."""
+        newer = self.newer.get(row.table)
+        if not newer or not self.is_plan:
+            return self.is_plan
+        ids = [value] if by == "id" else [one["id"] for one in known]
+        return bool(ids) and newer.isdisjoint(ids)
 
     def _from_index(self, row: Writable, by: str, value: str) -> list[Object]:
         name = by.partition(".")[2]
