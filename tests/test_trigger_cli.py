@@ -410,9 +410,10 @@ def test_a_replay_makes_messages_of_the_past(folder: Path) -> None:
 
     said = run("triggers", "replay", "welcome", "--since", "earliest", folder=folder)
 
-    assert said.code == 0
-    assert "There was no feed store copy.feed.sqlite" in said.err
-    assert said.err.endswith("\n2 messages from 3 changes, to be sent by `stripe-feed deliver`.\n")
+    assert (said.code, said.err) == (
+        0,
+        "2 messages from 3 changes, to be sent by `stripe-feed deliver`.\n",
+    )
     assert run("deliver", "--once", folder=folder).err == "0 fired, 2 sent.\n"
     rule('file = "out.jsonl"', guard="{ max = 1 }")
     said = run("triggers", "replay", "welcome", "--since", "1", folder=folder)
