@@ -522,12 +522,11 @@ MUTANTS = (
         "a copy in an item proves its price",
         "extract/reconcile.py",
         (
-            "            id: at\n"
-            "            for id, at in missing.items()\n"
-            "            if copies.get(id) != (row := self.held[id]).hash\n"
             "            or not is_embedded_copy(row.version, row.created, row.active)\n"
+            "            or row.irregular\n"
+            "            or not row.written_by_run\n"
         ),
-        "            id: at for id, at in missing.items() if copies.get(id) != (row := self.held[id]).hash\n",
+        "",
         "test_deleted_prices.py::test_what_was_deleted_in_a_gap_is_gone_though_an_item_shows_it",
         quick=False,
     ),
@@ -1050,8 +1049,8 @@ MUTANTS = (
     Mutant(
         "a run takes a copy's word for what exists",
         "write/push/matching.py",
-        "        if self.is_plan and known is not None:\n",
-        "        if known is not None:\n",
+        "        if not newer or not self.is_plan:\n            return self.is_plan\n",
+        "        if not newer:\n            return True\n",
         "test_push_copy.py::test_a_run_asks_stripe_though_a_fresh_copy_knows_better_or_nothing",
         quick=False,
     ),
