@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stripe_feed.api.text_file import read_text_file
 from stripe_feed.delivery.endpoint_config import secret_variables
 from stripe_feed.delivery.payloads import Payload, PayloadContext
 from stripe_feed.delivery.transports import Endpoint, resolve_secret
@@ -210,6 +211,13 @@ def test_a_file_that_is_not_there_or_no_text_is_refused() -> None:
         read_triggers(Path("odd.toml"))
     with pytest.raises(UsageError, match=r"^/dev/zero cannot be read \(OSError\)"):  # has no end
         read_triggers("/dev/zero")
+
+
+def test_the_ends_of_lines_do_not_change_what_a_file_says(tmp_path: Path) -> None:
+    """A trigger on a model whose SQL changed would begin anew."""
+    for content in (b"\xef\xbb\xbfselect 1\r\nfrom t\r\n", b"select 1\rfrom t\r"):
+        (tmp_path / "rows.sql").write_bytes(content)
+        assert read_text_file(tmp_path / "rows.sql", "utf-8-sig") == "select 1\nfrom t\n"
 
 
 @pytest.mark.parametrize("value", ["[" * 3_000 + "]" * 3_000, "9" * 5_000])
