@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import InvalidParameter, StripeFeedError, UsageError
+from .errors import InvalidParameter, NotFound, StripeFeedError, UsageError
 from .feed.feed import Feed
 from .resources.writable import WRITABLE
 from .write.actions import Actions
@@ -55,9 +55,14 @@ def check_customer(customer: str, asks_stripe: bool) -> None:
 def describe_deletion(actions: Actions, customer: str) -> str | None:
     """What the deletion at Stripe drags along, in words; None if Stripe has deleted it before.
 
-    Raises what the request ended with.
+    Raises `UsageError` if Stripe never had it, and what another request ended with.
     """
     held = actions.get("customers", customer)
+    if isinstance(held.error, NotFound):
+        raise UsageError(
+            f"Stripe has no customer {customer}: check the id, and the key's account and mode. "
+            "Nothing was deleted; --only-here erases what is held here."
+        )
     if held.ok and held.object and held.object.get("deleted"):
         return None
     would = actions.delete("customers", customer, dry_run=True) if held.ok else held
