@@ -59,9 +59,11 @@ def describe_deletion(actions: Actions, customer: str) -> str | None:
     """
     held = actions.get("customers", customer)
     if isinstance(held.error, NotFound):
+        could = customer.startswith(WRITABLE["customers"].prefix)
+        hint = " --only-here erases what is held here." if could else ""
         raise UsageError(
             f"Stripe has no customer {customer}: check the id, and the key's account and mode. "
-            "Nothing was deleted; --only-here erases what is held here."
+            f"Nothing was deleted.{hint}"
         )
     if held.ok and held.object and held.object.get("deleted"):
         return None

@@ -237,7 +237,7 @@ def _require_one_account(store: FeedStore, client: Any, object_id: str) -> None:
     if len(accounts) > 1:
         raise UsageError(
             f"{len(accounts)} accounts of this dataset have an object of this id, and it would be erased in all. "
-            "Nothing was erased."
+            "Nothing was erased: load that account into a dataset of its own, and erase it there."
         )
 
 
