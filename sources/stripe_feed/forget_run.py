@@ -12,6 +12,7 @@ from typing import Literal
 
 from .errors import InvalidParameter, NotFound, StripeFeedError, UsageError
 from .feed.feed import Feed
+from .feed.storage.maintenance import MADE_BY_STRIPE
 from .resources.writable import WRITABLE
 from .write.actions import Actions
 from .write.checks import check_id
@@ -45,7 +46,7 @@ def check_customer(customer: str, asks_stripe: bool) -> None:
         check_id(WRITABLE["customers"], customer)
     except InvalidParameter:
         raise UsageError("forget takes the id of a customer: cus_...") from None
-    if not asks_stripe and not customer.startswith(WRITABLE["customers"].prefix):
+    if not asks_stripe and not customer.startswith(MADE_BY_STRIPE):
         raise UsageError(
             "Only Stripe knows whether this id is a customer's, since it does not begin with cus_: "
             "leave out --only-here. Nothing was done."
@@ -59,8 +60,8 @@ def describe_deletion(actions: Actions, customer: str) -> str | None:
     """
     held = actions.get("customers", customer)
     if isinstance(held.error, NotFound):
-        could = customer.startswith(WRITABLE["customers"].prefix)
-        hint = " --only-here erases what is held here." if could else ""
+        is_certain = customer.startswith(MADE_BY_STRIPE)
+        hint = " --only-here erases what is held here." if is_certain else ""
         raise UsageError(
             f"Stripe has no customer {customer}: check the id, and the key's account and mode. "
             f"Nothing was deleted.{hint}"
