@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import ipaddress
 import itertools
 import logging
@@ -16,6 +17,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,25 @@ def _write_to_memory() -> None:
     if shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ["TMPDIR"] = str(IN_MEMORY)
         tempfile.tempdir = None  # it is asked for again
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Share the compiling: each worker begins with modules of its own, and finds those of the others
+    compiled. All at once would compile each module of a fresh clone.
+    """
+    config = session.config
+    if (worker := getattr(config, "workerinput", None)) is None or not _is_whole(config):
+        return
+    first, step = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    for file in sorted(Path(__file__).parent.glob("test_*.py"))[first::step]:
+        with suppress(Exception, pytest.skip.Exception):  # collecting says so
+            importlib.import_module(f"tests.{file.stem}")
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether all tests are collected, not some files of them."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
