@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from stripe_feed.api.client import Api
 from stripe_feed.errors import CursorGone
-from stripe_feed.extract.paging.reader import Listing, PageReader, PageSlice
+from stripe_feed.extract.paging.reader import Listing, ListPage, PageReader
 from stripe_feed.extract.paging.windows import PageRequest, RowKey
 
 UNDATED = -1  # where objects without `created` stand: older than everything
@@ -117,9 +117,9 @@ def reader_of(tokens: Tokens) -> PageReader:
     return PageReader(cast(Api, tokens))
 
 
-def read(reader: PageReader, listing: Listing[str]) -> Iterator[list[PageSlice[str]]]:
+def read(reader: PageReader, listing: Listing[str]) -> Iterator[list[ListPage[str]]]:
     """What a listing hands out, batch by batch, to its end."""
-    while not (listing.finished and not listing.slices):
+    while not listing.done:
         if parts := reader.next_batch(listing):
             yield parts
         else:

@@ -89,7 +89,7 @@ class Changing:
                     # meanwhile another request may cut this window; nobody else may come, so not for
                     # ever
                 )
-            return ListPage([head.id for head in heads], heads, has_more, len(heads), T0)
+            return ListPage({head.id: head.id for head in heads}, heads, has_more, len(heads), T0)
 
     def live(self, ask: PageRequest) -> None:
         """Objects come, now and in the past, and go; above all the one that is to be gone on from."""

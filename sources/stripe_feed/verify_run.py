@@ -225,9 +225,8 @@ class ResourceVerification:
                     token_taken=False,
                     reject=self._leave_out,
                 )
-                on_page = [row for row in page.rows if row is not None]
-                on_pages |= {row.row.id: Fetched(row, page.requested_at) for row in on_page}
-                self.pages.append([row.row.id for row in on_page])
+                on_pages |= {id: Fetched(row, page.requested_at) for id, row in page.rows.items()}
+                self.pages.append(list(page.rows))
                 last = page.keys[-1].created if page.keys and page.has_more else None
                 spans.append((last or 0) if page.has_more else -1)
             shown |= on_pages

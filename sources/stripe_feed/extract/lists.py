@@ -14,7 +14,7 @@ ids, no cursors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from .accounts.package import (
 from .next_step import should_store
 from .paging.fetch import fetch_list_page
 from .paging.listing import ListingRun, plan_listing
-from .paging.reader import Listing
+from .paging.reader import Listing, ListPage
 from .paging.whole_walk import WHOLE_LIST, WholeWalk
 from .paging.windows import FAR_FUTURE, Planner, Range, subtract
 from .refetch import Fetched, refetch
@@ -165,64 +165,18 @@ def _walk(
     """Yield what a listing reads, until it or the package ends, and keep the state; `before` is the
     state stored last. `reports_changes`: also yield changes that no event reports.
     """
-    keeps_cursor = run.plan.keeps_cursor
     writer.lost_table = run.lost_embedded
     while not run.done and not context.package_full:
-        slices = context.connections.reader.next_batch(run.listing)
-        if not slices:
+        pages = context.connections.reader.next_batch(run.listing)
+        if not pages:
             yield None
             continue
-        for page_slice in slices:
-            run.remaining[page_slice.walk] = subtract(
-                run.remaining[page_slice.walk], page_slice.covered
-            )
-        versions = {
-            id(record): read_version(page_slice.requested_at)
-            for page_slice in slices
-            for record in page_slice.rows
-        }
-        records = [record for page_slice in slices for record in page_slice.rows]
-        if context.is_in_doubt:
-            context.note_seconds(_created_seconds(records))
-        run.is_empty = run.is_empty and not records
-        run.childless = run.childless and not any(
-            child_items(record, child) for record in records for child in run.resource.children
-        )
-        if not run.plan.first and not run.lost_embedded:
-            records = writer.drop_unchanged(records)
-        tables = writer.rows(records, [versions[id(record)] for record in records])
-        # `add_limit` counts yields: a page without rows, from before the account existed, is none
-        if (
-            not tables
-            and not run.yielded
-            and (run.plan.first or run.resumed or _has_no_table(run.resource.table))
-            and (run.done or not run.listing.batch_per_page)
-        ):
-            tables = writer.empty_tables()
-        if tables and reports_changes and not (run.plan.first or keeps_cursor):
-            if not run.resource.events:
-                since = max(run.carried.get("since", 0), run.known_before)
-                tables += listed_changes(
-                    context,
-                    writer,
-                    records,
-                    partial(_is_new, run, since),
-                    run.schema == schema_id(context.api.version, writer.codec),
-                )
-            elif context.events_denied is not None and not run.resumed:
-                tables += _created_changes(context, writer, records, run.known_before)
-        if run.lost_table and any((record.created or 0) < run.known_before for record in records):
-            log.warning(
-                "%s is gone or empty in the destination: %s are listed again.",
-                run.lost_table,
-                run.resource.table,
-            )
-            run.lost_table = ""
+        tables = _batch_tables(context, run, writer, pages, reports_changes)
         for table in tables:
             run.yielded = True
             yield table
         context.left_out.store(run.resource.table)
-        if tables and not keeps_cursor:
+        if tables and not run.plan.keeps_cursor:
             # after the yield: a run that is stopped there reads the batch again
             state.update(run.state(context.options))
     context.left_out.store(run.resource.table)
@@ -230,19 +184,86 @@ def _walk(
         context.connections.reader.stop(run.listing)
         run.plan = replace(run.plan, started_at=context.proven(run.plan.started_at))
         run.lost_embedded = ""
-    if not keeps_cursor:
-        is_due = should_store(
-            before.get("t0", 0), run.plan.started_at, context.options.look_back, None
-        )
-        is_worth_storing = (
-            not run.done
-            or run.yielded
-            or is_due
-            or any(before.get("left", ()))
-            or run.childless != ("childless" in before)
-        )
+    if not run.plan.keeps_cursor:
         # an idle run writes nothing
-        _replace_state(state, run.state(context.options) if is_worth_storing else before)
+        is_news = _is_worth_storing(run, before, context.options.look_back)
+        _replace_state(state, run.state(context.options) if is_news else before)
+
+
+def _batch_tables(
+    context: RunContext,
+    run: ListingRun,
+    writer: Writer,
+    pages: Sequence[ListPage[Record]],
+    reports_changes: bool,
+) -> list[Any]:
+    """Return the rows and changes that a batch of pages brings, and note in `run` what it shows."""
+    versions = {
+        id(record): read_version(page.requested_at)
+        for page in pages
+        for record in page.rows.values()
+    }
+    listed = [record for page in pages for record in page.rows.values()]
+    for page in pages:
+        run.remaining[page.walk] = subtract(run.remaining[page.walk], page.covered)
+    if context.is_in_doubt:
+        context.note_seconds(_created_seconds(listed))
+    run.is_empty = run.is_empty and not listed
+    run.childless = run.childless and not any(
+        child_items(record, child) for record in listed for child in run.resource.children
+    )
+    is_first_load = run.plan.first or bool(run.lost_embedded)
+    records = listed if is_first_load else writer.drop_unchanged(listed)
+    tables = writer.rows(records, [versions[id(record)] for record in records])
+    if not tables and _needs_empty_tables(run):
+        tables = writer.empty_tables()
+    if tables and reports_changes and not (run.plan.first or run.plan.keeps_cursor):
+        tables += _changes_without_events(context, run, writer, records)
+    if run.lost_table and any((record.created or 0) < run.known_before for record in records):
+        log.warning(
+            "%s is gone or empty in the destination: %s are listed again.",
+            run.lost_table,
+            run.resource.table,
+        )
+        run.lost_table = ""
+    return tables
+
+
+def _needs_empty_tables(run: ListingRun) -> bool:
+    """Whether the tables are to exist although a batch has no rows. `add_limit` counts yields: a page
+    without rows, from before the account existed, is none.
+    """
+    return (
+        not run.yielded
+        and (run.plan.first or run.resumed or _has_no_table(run.resource.table))
+        and (run.done or not run.listing.batch_per_page)
+    )
+
+
+def _changes_without_events(
+    context: RunContext, run: ListingRun, writer: Writer, records: Sequence[Record]
+) -> list[Any]:
+    """Return the changes that these rows show, if no event that may be read reports them."""
+    if not run.resource.events:
+        since = max(run.carried.get("since", 0), run.known_before)
+        schema = schema_id(context.api.version, writer.codec)
+        return listed_changes(
+            context, writer, records, partial(_is_new, run, since), run.schema == schema
+        )
+    if context.events_denied is not None and not run.resumed:
+        return _created_changes(context, writer, records, run.known_before)
+    return []
+
+
+def _is_worth_storing(run: ListingRun, before: Mapping[str, Any], look_back: int) -> bool:
+    """Whether the state of a listing says more than the one that was stored `before`."""
+    return (
+        not run.done
+        or run.yielded
+        or should_store(before.get("t0", 0), run.plan.started_at, look_back, None)
+        or any(before.get("left", ()))
+        or run.childless != ("childless" in before)
+    )
 
 
 def _has_no_table(table: str) -> bool:

@@ -100,21 +100,18 @@ def plan_run(
         for name in tables
     }
     put_off = [name for name in tables if event_states.get(name, {}).get("put_off", False)]
-    due = [
-        name
-        for name in lists
-        if steps[name] == "incremental"
-        and not resources[name].is_dependent
-        and name not in compared
-        and (
-            (name in put_off and _is_relisted(resources[name]))
-            or (
-                name not in listed
-                and _is_relist_due(resources[name], states[name], start, now - relist_every)
-            )
-        )
-    ]
 
+    def is_due(name: str) -> bool:
+        """Whether objects may have changed without an event since they were listed last."""
+        resource = resources[name]
+        if steps[name] != "incremental" or resource.is_dependent or name in compared:
+            return False
+        if name in put_off and _is_relisted(resource):
+            return True
+        before = now - relist_every
+        return name not in listed and _is_relist_due(resource, states[name], start, before)
+
+    due = list(filter(is_due, lists))
     again = [name for name in due if compares and not _is_told_by_list(resources[name])]
 
     def is_listed(name: str) -> bool:

@@ -186,15 +186,16 @@ class Reconciliation:
         listing = open_listing(
             self.context, self.resource, [ranges for _ in self.resource.list_filters]
         )
-        while not (listing.finished and not listing.slices):
-            slices = self.context.connections.reader.next_batch(listing)
-            if not slices:
+        while not listing.done:
+            pages = self.context.connections.reader.next_batch(listing)
+            if not pages:
                 yield None
-            for page_slice in slices:
-                self._collect_copies(page_slice.rows)
-                digests = digests_of(self.resource, self.codec, page_slice.rows, self.writer.stamp)
-                for record, row_digests in zip(page_slice.rows, digests, strict=True):
-                    self._compare(record, row_digests, page_slice.requested_at)
+            for page in pages:
+                records = list(page.rows.values())
+                self._collect_copies(records)
+                digests = digests_of(self.resource, self.codec, records, self.writer.stamp)
+                for record, row_digests in zip(records, digests, strict=True):
+                    self._compare(record, row_digests, page.requested_at)
             self._sort_absent()
             yield from self._restore()
         self.context.connections.reader.stop(listing)

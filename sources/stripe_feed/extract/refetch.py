@@ -258,4 +258,4 @@ def _walk_range(
             planner.cursor_refused(request)
             continue
         planner.record_page(request, page.keys, page.has_more)
-        yield from (Fetched(row, page.requested_at) for row in page.rows if row is not None)
+        yield from (Fetched(record, page.requested_at) for record in page.rows.values())

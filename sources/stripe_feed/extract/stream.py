@@ -331,29 +331,14 @@ class EventStream:
         self._drop_known_webhook_events(resources)
         if options.polls:
             self.context.pending_events.retry(self.context.left_out.ids_to_retry(EVENTS_KEY))
-        settled, polls = now - options.settle, options.polls
         spans = self._windows(resources, now)
         started = {
             r.table: max(self.states[r.table]["cursor"], self.states[r.table].get("rung", -1) + 1)
             for r in resources
         }
+        settled = now - options.settle
         newest: dict[str, int] = {}
-        batches = [
-            EventBatches(
-                group,
-                self.context.api,
-                min(spans[r.table][0] for r in group.resources),
-                max(spans[r.table][1] for r in group.resources),
-            )
-            for group in poll_groups(
-                [
-                    r
-                    for r in resources
-                    if r.table in spans and spans[r.table][0] < spans[r.table][1]
-                ],
-                {table: lo for table, (lo, _) in spans.items()},
-            )
-        ]
+        batches = self._open_batches(resources, spans)
         try:
             while (
                 active := [b for b in batches if not b.finished]
@@ -371,12 +356,7 @@ class EventStream:
                         newest.get(one.resource.table, 0), one.event.created
                     )
                 yield from self._apply(history, started)
-                for batch in active if self.yielded and polls else ():
-                    reached = self.context.proven(min(batch.next_start, settled))
-                    for r in self._readable(batch.group.resources):
-                        self.states[r.table]["cursor"] = max(
-                            self.states[r.table]["cursor"], reached
-                        )
+                self._move_cursors(active, settled)
                 self._note_webhook_progress(history)
         finally:
             for batch in batches:
@@ -387,7 +367,40 @@ class EventStream:
         settled = self.context.proven(settled)
         if self._is_incremental:
             self.context.pending_events.fetch_rest_by_id()
-        for r in self._readable(resources) if polls else ():
+        self._settle_cursors(resources, settled, newest)
+
+    def _open_batches(
+        self, resources: Sequence[Resource], spans: Mapping[str, tuple[int, int]]
+    ) -> list[EventBatches]:
+        """Begin to read the spans that are not empty, in as few calls as there are groups."""
+        polled = [
+            r for r in resources if r.table in spans and spans[r.table][0] < spans[r.table][1]
+        ]
+        groups = poll_groups(polled, {table: lo for table, (lo, _) in spans.items()})
+        return [
+            EventBatches(
+                group,
+                self.context.api,
+                min(spans[r.table][0] for r in group.resources),
+                max(spans[r.table][1] for r in group.resources),
+            )
+            for group in groups
+        ]
+
+    def _move_cursors(self, batches: Sequence[EventBatches], settled: int) -> None:
+        """Move the cursors to where the next batches start, if something was yielded."""
+        for batch in batches if self.yielded and self.context.options.polls else ():
+            reached = self.context.proven(min(batch.next_start, settled))
+            for r in self._readable(batch.group.resources):
+                state = self.states[r.table]
+                state["cursor"] = max(state["cursor"], reached)
+
+    def _settle_cursors(
+        self, resources: Sequence[Resource], settled: int, newest: Mapping[str, int]
+    ) -> None:
+        """Move the cursors to the settled second, if that is worth a row of state."""
+        options = self.context.options
+        for r in self._readable(resources) if options.polls else ():
             state = self.states[r.table]
             if settled > state["cursor"] and (
                 self.yielded

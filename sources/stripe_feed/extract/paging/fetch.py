@@ -87,28 +87,25 @@ def fetch_list_page(
         )
 
     keys: dict[str, RowKey] = {}
-    rows: list[Record | None] = []
+    rows: dict[str, Record] = {}
     for record in records:
         if isinstance(record, Rejected):
-            id, created, row = record.id, record.created, None
-            if is_wanted(id, created, None):
+            if is_wanted(record.id, record.created, None):
                 reject(record)
-        else:
-            id, created, row = record.row.id, record.created, record
-        if id is None or id in keys:
+            if record.id is not None:
+                keys.setdefault(record.id, RowKey(record.id, record.created))
             continue
-        keys[id] = RowKey(id, created)
-        if row is not None and (
-            codec.is_stub(row.row)
-            or not is_wanted(id, created, getattr(row.row, "test_clock", None))
-        ):
-            row = None
+        id, row = record.row.id, record.row
+        if id in keys:
+            continue
+        keys[id] = RowKey(id, record.created)
+        clock = getattr(row, "test_clock", None)
+        if codec.is_stub(row) or not is_wanted(id, record.created, clock):
+            continue
         try:
-            rows.append(
-                row if row is not None and complete_lists(api, resource, codec, row) else None
-            )
+            if complete_lists(api, resource, codec, record):
+                rows[id] = record
         except Rejected as rejected:
-            rows.append(None)
             reject(rejected)
     return ListPage(rows, list(keys.values()), has_more, size, reply.requested_at)
 

@@ -103,7 +103,7 @@ class ListingRun:
     @property
     def done(self) -> bool:
         """Whether everything was read and taken."""
-        return self.listing.finished and not self.listing.slices
+        return self.listing.done
 
     def state(self, options: Options) -> dict[str, Any]:
         """Return the resource's state once everything taken so far is loaded."""

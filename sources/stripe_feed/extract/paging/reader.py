@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from ...api.client import Api
@@ -24,26 +24,17 @@ MAX_PAUSE = 0.05  # seconds that a consumer waits for a batch, so that it need n
 
 @dataclass(frozen=True, slots=True)
 class ListPage(Generic[PageRow]):
-    """One answer of a list endpoint: its rows (None: leave it out), their keys for the planner, and
-    Stripe's time of the request.
+    """One answer of a list endpoint: by id the rows to keep, the keys of all its objects, and
+    Stripe's time of the request. The reader adds which seconds it completes, of which walk.
     """
 
-    rows: Sequence[PageRow | None]
+    rows: Mapping[str, PageRow]
     keys: Sequence[RowKey]
     has_more: bool
     size: int
     requested_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class PageSlice(Generic[PageRow]):
-    """The rows to keep of a page, and the seconds that it completes in its walk."""
-
-    rows: Sequence[PageRow]
-    size: int
-    requested_at: int
-    walk: int
-    covered: Range
+    walk: int = 0
+    covered: Range = (0, 0)
 
 
 FetchPage = Callable[[int, PageRequest], ListPage[PageRow]]
@@ -59,7 +50,7 @@ class Listing(Generic[PageRow]):
     path: str
     fetch: FetchPage[PageRow]  # (walk, request) -> page, with its children complete
     walks: Sequence[Walk]
-    slices: deque[PageSlice[PageRow]] = field(default_factory=deque)
+    waiting: deque[ListPage[PageRow]] = field(default_factory=deque)
     rows_waiting: int = 0
     bytes_waiting: int = 0
     rows_read: int = 0
@@ -81,14 +72,19 @@ class Listing(Generic[PageRow]):
         return self.walk is None and not self.handing_over
 
     @property
+    def done(self) -> bool:
+        """Whether every page was read and taken."""
+        return self.finished and not self.waiting
+
+    @property
     def batch_ready(self) -> bool:
         """Whether a whole batch waits, or the last rows do."""
         full = (
-            bool(self.batch_per_page and self.slices)
+            bool(self.batch_per_page and self.waiting)
             or self.rows_waiting >= MAX_TABLE_ROWS
             or self.bytes_waiting >= MAX_TABLE_BYTES
         )
-        return full or (self.finished and bool(self.slices))
+        return full or (self.finished and bool(self.waiting))
 
     def pages_left(self) -> float:
         """Estimate the pages to come."""
@@ -99,8 +95,8 @@ class PageReader:
     """The pool. `open` starts a listing, `next_batch` returns what was read of it, `close` stops
     everything.
 
-    The rows of a page are handed over before its window is free again, so the slices of a window
-    arrive in the order of its pages.
+    The rows of a page are handed over before its window is free again, so the pages of a window
+    arrive in their order.
     """
 
     def __init__(self, api: Api) -> None:
@@ -125,8 +121,8 @@ class PageReader:
             for thread in self._threads:
                 thread.start()
 
-    def next_batch(self, listing: Listing[PageRow]) -> list[PageSlice[PageRow]]:
-        """Return about one batch of slices, or none if less than a batch is ready. Raises what
+    def next_batch(self, listing: Listing[PageRow]) -> list[ListPage[PageRow]]:
+        """Return about one batch of pages, or none if less than a batch is ready. Raises what
         reading raised.
 
         All listings have one consumer, which asks for each in turn: it pauses at the last one until
@@ -139,14 +135,14 @@ class PageReader:
                 raise listing.error
             if not listing.batch_ready:
                 return []
-            batch: list[PageSlice[PageRow]] = []
+            batch: list[ListPage[PageRow]] = []
             rows = size = 0
             max_rows = 1 if listing.batch_per_page else MAX_TABLE_ROWS
-            while listing.slices and rows < max_rows and size < MAX_TABLE_BYTES:
-                page_slice = listing.slices.popleft()
-                batch.append(page_slice)
-                rows += len(page_slice.rows)
-                size += page_slice.size
+            while listing.waiting and rows < max_rows and size < MAX_TABLE_BYTES:
+                page = listing.waiting.popleft()
+                batch.append(page)
+                rows += len(page.rows)
+                size += page.size
             listing.rows_waiting -= rows
             listing.bytes_waiting -= size
             self._cond.notify_all()
@@ -203,10 +199,9 @@ class PageReader:
         listing.handing_over = True
         try:
             accepted = listing.walks[walk].record_page(request, page.keys, page.has_more)
-            rows = [row for n in accepted.kept if (row := page.rows[n]) is not None]
-            listing.slices.append(
-                PageSlice(rows, page.size, page.requested_at, walk, accepted.covered)
-            )
+            ids = (page.keys[n].id for n in accepted.kept)
+            rows = {id: page.rows[id] for id in ids if id in page.rows}
+            listing.waiting.append(replace(page, rows=rows, walk=walk, covered=accepted.covered))
         except NoProgress as stuck:
             raise Unreachable(
                 f"{listing.path} {stuck}. Run again; if it stays, report it."
