@@ -239,6 +239,16 @@ def test_the_decisions_are_numbered_once() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_a_decision_has_one_line_each_of_context_decision_and_rejected() -> None:
+    text = (ROOT / "DECISIONS.md").read_text(encoding="utf-8")
+    entry = re.compile(
+        r".+ \(\d{4}-\d\d-\d\d\)\n\n- Context: .+\n- Decision: .+\n- Rejected: .+\n\n?"
+    )
+
+    entries = re.split(r"(?m)^## \d+\. ", text)[1:]
+    assert [one for one in entries if not entry.fullmatch(one)] == []
+
+
 def test_every_page_is_tested() -> None:
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {
         "docs/index.md"
