@@ -115,7 +115,6 @@ BROAD: dict[str, dict[str, tuple[str, ...] | str]] = {
         "test_each_preset_fires_for_what_the_account_shows": "test_model_triggers.py::test_every_preset_reads_its_model_as_it_is_built",
     },
     "test_models_oracle.py": {
-        "test_every_cell_is_as_calculated": ("300-observed",),
         "test_every_cell_is_as_calculated_with_another_definition":
             "test_models_oracle.py::test_every_cell_is_as_calculated_with_all_other_definitions",
         "test_however_changes_come_every_cell_is_the_same": ("old-shape-shuffled-invoiced",),

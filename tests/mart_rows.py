@@ -20,7 +20,6 @@ from .mrr_oracle import (
     MrrOracle,
     Span,
     changes,
-    month_ends,
     months_until,
     movements,
     weakest,
@@ -121,7 +120,7 @@ def mrr_discounts(oracle: MrrOracle) -> Iterator[Row]:
 
 def mrr_monthly_customer(oracle: MrrOracle) -> Iterator[Row]:
     """Yield the rows of `mrr_monthly_customer`."""
-    for end in month_ends(oracle):
+    for end in oracle.month_ends:
         if not end.spans:
             continue
         values = [span.value for span in end.spans]
@@ -187,7 +186,7 @@ def mrr_changes(oracle: MrrOracle) -> Iterator[Row]:
 
 def mrr_summary(oracle: MrrOracle) -> Iterator[Row]:
     """Yield the rows of `mrr_summary`."""
-    ends = [end for end in month_ends(oracle) if end.spans]
+    ends = [end for end in oracle.month_ends if end.spans]
     moved = list(movements(oracle))
     for currency in sorted({end.currency for end in ends}):
         own = [end for end in ends if end.currency == currency]

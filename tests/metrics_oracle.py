@@ -15,7 +15,6 @@ from .mrr_oracle import (
     MrrOracle,
     Span,
     joined,
-    month_ends,
     months_until,
     paying_spans,
 )
@@ -179,6 +178,10 @@ def subscriber_spans(oracle: MrrOracle) -> dict[str, list[tuple[int, int | None]
     was paying, until it pays again.
     """
     spans = {customer: list(own) for customer, own in paying_spans(oracle.spans).items()}
+    paying: dict[str, list[Span]] = {}
+    for span in oracle.spans:
+        if span.value.net > 0:
+            paying.setdefault(span.value.subscription, []).append(span)
     for trial in trials(oracle):
         if not trial.of_payer:
             continue
@@ -186,8 +189,7 @@ def subscriber_spans(oracle: MrrOracle) -> dict[str, list[tuple[int, int | None]
         if trial.outcome in ("converted", "expired"):
             again = [
                 max(span.start, trial.end)
-                for span in oracle.spans
-                if span.value.subscription == trial.subscription.id and span.value.net > 0
+                for span in paying.get(trial.subscription.id, ())
                 if span.end is None or span.end > trial.end
             ]
             until = min(again, default=until)
@@ -202,12 +204,12 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     for customer, spans in subscriber_spans(oracle).items():
         for day in _days(oracle, spans):
             active.setdefault(day, set()).add(customer)
-    over = [
-        (oracle.day_of(trial.over_at).toordinal(), trial.outcome == "converted")
-        for trial in trials(oracle)
-        if trial.is_counted and trial.over_at is not None
-    ]
-    first = min([*active, *(day for day, _ in over)], default=None)
+    over: dict[int, list[bool]] = {}
+    for trial in trials(oracle):
+        if trial.is_counted and trial.over_at is not None:
+            day = oracle.day_of(trial.over_at).toordinal()
+            over.setdefault(day, []).append(trial.outcome == "converted")
+    first = min([*active, *over], default=None)
     if first is None:
         return
     nobody: set[str] = set()
@@ -221,7 +223,7 @@ def subscriber_metrics_daily(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
         entered = sum(came.get(d, 0) for d in window)
         left = sum(went.get(d, 0) for d in window)
         before = len(active.get(day - 30, nobody))
-        ended = [converted for over_day, converted in over if over_day in window]
+        ended = [converted for d in window for converted in over.get(d, ())]
         yield {
             "day": date.fromordinal(day),
             "active_subscribers": len(today),
@@ -320,7 +322,7 @@ def _kind_of_churn(cause: str, reason: str | None) -> str:
 def retention_cohorts(oracle: MrrOracle) -> Iterator[dict[str, Any]]:
     """Yield a row for each cohort, currency and month of age; a month that is not over is null."""
     by_month: dict[tuple[str, str], dict[Month, int]] = {}
-    for end in month_ends(oracle):
+    for end in oracle.month_ends:
         by_month.setdefault((end.customer, end.currency), {})[end.month] = end.net
     cohorts: dict[tuple[Month, str], list[dict[Month, int]]] = {}
     for (_, currency), months in by_month.items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from stripe_feed.models.database import duckdb_database, existing_tables
@@ -18,10 +20,12 @@ from .timelines import AS_OF, Account, load_names, new_connection, raw_tables, u
 AS_OF_ALWAYS = {"as_of": f"{utc_time(AS_OF)}"}
 
 
-def build(connection: Any, *, full: bool = True, **variables: Any) -> None:
-    """Build all models over the tables in `stripe`, as of `AS_OF`."""
+def build(
+    connection: Any, selection: Sequence[str] | None = None, *, full: bool = True, **variables: Any
+) -> None:
+    """Build the selected models, all by default, over the tables in `stripe`, as of `AS_OF`."""
     database = duckdb_database(connection, "stripe")
-    results = build_models(database, variables=AS_OF_ALWAYS | variables, full=full)
+    results = build_models(database, selection, AS_OF_ALWAYS | variables, full)
     failed = [f"{result.name}: {result.reason}" for result in results if result.status == "failed"]
     assert not failed, failed
 
@@ -58,11 +62,16 @@ def rows_of(connection: Any, query: str) -> list[Row]:
     names = [column[0] for column in cursor.description]
     return [
         {
-            name: Fraction(value) if isinstance(value, Decimal) else value
+            name: _fraction(value) if isinstance(value, Decimal) else value
             for name, value in zip(names, row, strict=True)
         }
         for row in cursor.fetchall()
     ]
+
+
+@cache
+def _fraction(value: Decimal) -> Fraction:
+    return Fraction(value)
 
 
 def differences(connection: Any, model: str, oracle: MrrOracle) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
+from functools import cache, cached_property
 from itertools import groupby
 from zoneinfo import ZoneInfo
 
@@ -98,6 +99,7 @@ class Span:
     value: ItemMrr
 
 
+@cache
 def monthly(price: Price, amount: int) -> int:
     """Return what an amount per billing period is a month, rounded half up."""
     assert price.interval is not None
@@ -121,11 +123,17 @@ class MrrOracle:
         self.zone = ZoneInfo(settings.reporting_timezone)
         self._customers = {customer.id: customer for customer in account.customers}
         self._lines = {s.id: _lines_by_item(s) for s in account.subscriptions}
+        self._bases = {s.id: self._base(s) for s in account.subscriptions}
         self.spans = [
             span for subscription in account.subscriptions for span in self._spans(subscription)
         ]
 
-    @property
+    @cached_property
+    def month_ends(self) -> list[MonthEnd]:
+        """Every month, customer and currency from the first month of its history, in order."""
+        return list(_month_ends(self))
+
+    @cached_property
     def current_month(self) -> Month:
         """The month that is not over."""
         return self.month_of(self.as_of)
@@ -158,7 +166,7 @@ class MrrOracle:
 
     def _moments(self, subscription: Subscription) -> list[int]:
         """Every second at which an item's MRR can change."""
-        base = self.base_of(subscription)
+        base = self._bases[subscription.id]
         moments = {subscription.start_date, subscription.created, base.period_start}
         moments |= {self._paid_until(subscription)}
         discounts = set()
@@ -188,7 +196,7 @@ class MrrOracle:
 
     def items_at(self, subscription: Subscription, second: int) -> list[ItemMrr]:
         """Return the MRR of each item that counts at that second, items worth nothing included."""
-        base = self.base_of(subscription)
+        base = self._bases[subscription.id]
         if base.until is None or second < base.until:
             state = replace(base.state, status=self._status_before(base, second))
             if not self._counts_before(subscription, base, second):
@@ -202,7 +210,7 @@ class MrrOracle:
             found = [(item, "observed") for item in state.items]
         return list(self._valued(subscription, state, found, second))
 
-    def base_of(self, subscription: Subscription) -> Base:
+    def _base(self, subscription: Subscription) -> Base:
         """Return the base of a subscription: of a creation the state after it, else the one before
         the first change, else the current one.
         """
@@ -264,7 +272,7 @@ class MrrOracle:
             for line in invoice.lines
             if invoice.status == "paid" and not line.proration and line.amount > 0
         ]
-        trial_end = self.base_of(subscription).state.trial_end or 0
+        trial_end = self._bases[subscription.id].state.trial_end or 0
         return max(max(ends, default=subscription.start_date), trial_end)
 
     def _items_before(
@@ -489,8 +497,7 @@ def weakest(bases: Iterable[str]) -> str:
     return max(bases, key=_BASES.index, default="observed")
 
 
-def month_ends(oracle: MrrOracle) -> Iterator[MonthEnd]:
-    """Yield every month, customer and currency from the first month of its history, in order."""
+def _month_ends(oracle: MrrOracle) -> Iterator[MonthEnd]:
     for (customer, currency), own in sorted(by_customer(oracle.spans).items()):
         first = oracle.month_of(min(span.start for span in own))
         for month in months_until(first, oracle.current_month):
@@ -514,7 +521,7 @@ class Movement:
 def movements(oracle: MrrOracle) -> Iterator[Movement]:
     """Yield the months in which a customer's MRR moved."""
     for (customer, currency), ends in groupby(
-        month_ends(oracle), key=lambda end: (end.customer, end.currency)
+        oracle.month_ends, key=lambda end: (end.customer, end.currency)
     ):
         opening, basis, ever = 0, "observed", False
         for end in ends:

@@ -5,16 +5,17 @@ Written from the definitions alone; it shares no SQL with the models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from .metrics_oracle import invoice_aging
 from .mrr_oracle import MrrOracle, Span, total_before
 from .timelines import DAY, Invoice, Line, Subscription, units_of, utc_time
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def _major(amount: int, currency: str) -> Fraction:
@@ -165,17 +166,16 @@ def renewals_due(oracle: MrrOracle) -> Iterator[Row]:
 
 def customers_360(oracle: MrrOracle) -> Iterator[Row]:
     """Yield a row for each customer."""
-    now = total_before(oracle.spans, oracle.as_of)
-    aging = list(invoice_aging(oracle))
+    now = _by_customer(total_before(oracle.spans, oracle.as_of), lambda span: span.value.customer)
+    aging = _by_customer(invoice_aging(oracle), lambda row: str(row["customer_id"]))
+    subscriptions = _by_customer(oracle.account.subscriptions, lambda s: s.customer)
     for customer in oracle.account.customers:
-        own = [s for s in oracle.account.subscriptions if s.customer == customer.id]
+        own = subscriptions.get(customer.id, [])
         invoices = [invoice for s in own for invoice in s.invoices]
         currency = max((s.currency for s in own), default=None)
-        spans = [span for span in now if span.value.customer == customer.id]
+        spans = now.get(customer.id, [])
         mrr = _net(span for span in spans if span.value.price.currency == currency)
-        owed = [
-            row for row in aging if (row["customer_id"], row["currency"]) == (customer.id, currency)
-        ]
+        owed = [row for row in aging.get(customer.id, []) if row["currency"] == currency]
         paid_at = [i.paid_at for i in invoices if i.paid > 0 and i.paid_at is not None]
         shown_at = [
             i.created if i.finalized_at is None else i.finalized_at
@@ -205,6 +205,13 @@ def customers_360(oracle: MrrOracle) -> Iterator[Row]:
             "is_at_risk": risk is not None,
             "risk": risk,
         }
+
+
+def _by_customer(rows: Iterable[T], customer_of: Callable[[T], str]) -> dict[str, list[T]]:
+    found: dict[str, list[T]] = {}
+    for row in rows:
+        found.setdefault(customer_of(row), []).append(row)
+    return found
 
 
 def _net(spans: Iterator[Span] | list[Span]) -> int:

@@ -63,10 +63,11 @@ def test_a_fee_without_details_is_unknown(paid: Any) -> None:
     ).fetchall()
     change = "update stripe.balance_transactions set fee_details = ? where id = 'txn_1'"
     paid.execute(change, ["[]"])
-    build(paid)
+    fees = ["+fees_by_month"]
+    build(paid, fees)
     rows = rows_of(paid, "select fee from stripe_models.fees_by_month where fee_type = 'unknown'")
     paid.execute(change, [details])
-    build(paid)
+    build(paid, fees)
 
     assert rows == [{"fee": 3_20}]
 

@@ -6,7 +6,6 @@ exist only for the last 30 days and invoice lines tell what was before.
 
 from __future__ import annotations
 
-import json
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
+import orjson
 import pyarrow as pa
 
 from stripe_feed.extract.tables.changes import CHANGE_SCHEMA
@@ -558,8 +558,8 @@ class _Step:
 
 def half_up(value: Fraction) -> int:
     """Round to a whole number, halves away from zero."""
-    whole, rest = divmod(abs(value), 1)
-    magnitude = int(whole) + (1 if 2 * rest >= 1 else 0)
+    part, whole = abs(value.numerator), value.denominator
+    magnitude = (2 * part + whole) // (2 * whole)
     return magnitude if value >= 0 else -magnitude
 
 
@@ -568,6 +568,7 @@ def units_of(quantity: int | None) -> int:
     return 1 if quantity is None else quantity
 
 
+@cache
 def billed_amount(price: Price, quantity: int | None) -> int:
     """Return what Stripe bills for an item per period; 0 for a metered price. Without a quantity
     one unit is billed.
@@ -798,7 +799,12 @@ def arrow_table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     """Return rows as the table of that name: absent columns are null, JSON values are dumped,
     timestamps are Unix seconds.
     """
-    return pa.table({f.name: _array(f, name, rows) for f in _schema(name)}, schema=_schema(name))
+    given: set[str] = set().union(*rows)
+    columns = {
+        field.name: _array(field, rows) if field.name in given else pa.nulls(len(rows), field.type)
+        for field in _schema(name)
+    }
+    return pa.table(columns, schema=_schema(name))
 
 
 @cache
@@ -823,7 +829,7 @@ def _kinds(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _array(field: pa.Field, name: str, rows: list[dict[str, Any]]) -> pa.Array:
+def _array(field: pa.Field, rows: list[dict[str, Any]]) -> pa.Array:
     values = [row.get(field.name) for row in rows]
     if field.type == UTC_TIME:
         return pa.array([None if v is None else v * 1_000_000 for v in values], pa.int64()).cast(
@@ -832,8 +838,12 @@ def _array(field: pa.Field, name: str, rows: list[dict[str, Any]]) -> pa.Array:
     if pa.types.is_decimal(field.type):
         return pa.array([None if v is None else Decimal(v) for v in values], field.type)
     if pa.types.is_string(field.type):
-        values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        values = [v if v is None or isinstance(v, str) else _encode(v) for v in values]
     return pa.array(values, field.type)
+
+
+def _encode(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _customer_row(customer: Customer, shape: Shape) -> dict[str, Any]:
@@ -853,6 +863,7 @@ def _customer_row(customer: Customer, shape: Shape) -> dict[str, Any]:
     }
 
 
+@cache
 def _price_json(price: Price) -> dict[str, Any]:
     recurring = None
     if price.interval is not None:

@@ -15,11 +15,14 @@ SHOWN_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class ModelRule:
-    """One rule about a model; `sql` selects the rows that break it."""
+    """One rule about a model; `sql` selects the rows that break it. `condition`: what those rows of
+    the model meet, where they are its own.
+    """
 
     name: str
     model: str
     sql: str
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,32 @@ def run_checks(
     project = project or load_project()
     wanted = set(select_models(models, selection))
     built = existing_relations(database)
+    checks = [
+        (check, reads)
+        for check, reads in _checks(project, database.target, variables)
+        if wanted.intersection(reads)
+    ]
+    kept: set[ModelRule] = set()
+    for model in {check.model for check, _ in checks if check.condition} & built.keys():
+        of_rows = [check for check, _ in checks if check.condition and check.model == model]
+        kept |= _kept(database, model, of_rows)
     results = []
-    for check, reads in _checks(project, database.target, variables):
-        if not wanted.intersection(reads):
-            continue
+    for check, reads in checks:
         missing = [name for name in reads if name not in built]
         if missing:
             results.append(RuleResult(check, reason=f"{missing[0]} is not built"))
+        elif check in kept:
+            results.append(RuleResult(check))
         else:
             results.append(_run(database, check))
     return results
+
+
+def _kept(database: ModelDatabase, model: str, checks: Sequence[ModelRule]) -> set[ModelRule]:
+    """Those of a model's rules about its own rows that no row breaks: all in one scan."""
+    counts = ", ".join(f"count(*) filter (where {check.condition})" for check in checks)
+    (found,) = database.execute(f"select {counts} from {database.target.relation(model)}")
+    return {check for check, count in zip(checks, found, strict=True) if not count}
 
 
 def _run(database: ModelDatabase, check: ModelRule) -> RuleResult:
@@ -85,16 +104,17 @@ def _generic(
         arguments = options.get("arguments", {})
         reads: tuple[str, ...] = (model,)
         relation = target.relation(model)
+        condition = ""
         match kind:
             case "not_null":
-                sql = f"select * from {relation} where {column} is null"
+                condition = f"{column} is null"
             case "unique":
                 sql = _repeated(relation, [column])
             case "unique_combination":
                 sql = _repeated(relation, arguments["columns"])
             case "accepted_values":
                 values = ", ".join(f"'{value}'" for value in arguments["values"])
-                sql = f"select * from {relation} where {column} not in ({values})"
+                condition = f"{column} not in ({values})"
             case "relationships":
                 parent = arguments["to"].split("'")[1]
                 reads = (model, parent)
@@ -105,7 +125,9 @@ def _generic(
                 )
             case _:
                 raise ValueError(f"{model}.{column}: the built-in runner has no test {kind!r}")
-        yield ModelRule("_".join(filter(None, (kind, model, column))), model, sql), reads
+        if condition:
+            sql = f"select * from {relation} where {condition}"
+        yield ModelRule("_".join(filter(None, (kind, model, column))), model, sql, condition), reads
 
 
 def _repeated(relation: str, columns: Sequence[str]) -> str:
