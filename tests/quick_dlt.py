@@ -1,8 +1,9 @@
 """dlt as it is, in half the time: what it asks again and again in a run is answered once.
 
 Answers about types, and about the fields of configurations, never change. A schema on disk is read
-again only if its content is another. Texts of metrics are written, and plain dicts copied, in C.
-DuckDB gets one thread, since tables of a few rows are not worth more.
+again only if its content is another. Plain dicts are copied in C.
+DuckDB gets one thread, since tables of a few rows are not worth more, and compresses nothing: to
+try every method on every column takes half the time of closing a file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import marshal
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 ABOUT_TYPES = (
@@ -31,6 +31,7 @@ ABOUT_TYPES = (
     "extract_inner_type",
     "extract_type_if_modifier",
 )
+VERSIONS = {"version", "version_hash", "imported_version_hash", "previous_hashes"}
 ABOUT_FIELDS = ("is_secret_hint", "extract_inner_hint", "is_credentials_inner_hint")
 
 
@@ -49,8 +50,9 @@ def install() -> None:
     _remember_fields(base_configuration.BaseConfiguration)
     _remember_what_is_not_set()
     _keep_schemas()
-    _write_in_c()
-    _give_duckdb_one_thread()
+    _remember_schemas()
+    _copy_in_c()
+    _set_duckdb_for_few_rows()
 
 
 def _replace(asked: Callable[..., Any], name: str, modules: Any) -> None:
@@ -175,17 +177,46 @@ def _keep_schemas() -> None:
     setattr(LiveSchemaStorage, "__getitem__", get)  # noqa: B010  (mypy refuses the assignment)
 
 
-def _write_in_c() -> None:
-    import yaml
+def _remember_schemas() -> None:
+    """The hash of a schema, and that it is valid: both follow from its content and cost far more than
+    to write it down.
+    """
     from dlt.common.schema import schema
     from dlt.common.schema import utils as schema_utils
-    from dlt.extract import extract
+
+    compute, validate = schema_utils.generate_version_hash, schema_utils.validate_stored_schema
+    hashes, valid = dict[bytes, str](), set[bytes]()
+
+    def generate_version_hash(stored: Any) -> str:
+        try:
+            content = marshal.dumps([item for item in stored.items() if item[0] not in VERSIONS], 0)
+        except ValueError:  # not only plain values
+            return str(compute(stored))
+        if content not in hashes:
+            hashes[content] = compute(stored)
+        return hashes[content]
+
+    def validate_stored_schema(stored: Any) -> None:
+        try:
+            content = marshal.dumps(stored, 0)
+        except ValueError:
+            return validate(stored)
+        if content not in valid:
+            validate(stored)
+            valid.add(content)
+
+    for module in (schema, schema_utils):
+        for replaced in (generate_version_hash, validate_stored_schema):
+            if hasattr(module, replaced.__name__):
+                setattr(module, replaced.__name__, replaced)
+
+
+def _copy_in_c() -> None:
+    from dlt.common.schema import schema
+    from dlt.common.schema import utils as schema_utils
 
     for module in (schema, schema_utils):
         setattr(module, "deepcopy", _copied)  # noqa: B010  (mypy refuses the assignment)
-    if hasattr(yaml, "CDumper"):
-        dump = functools.partial(yaml.dump, Dumper=yaml.CDumper)
-        setattr(extract, "yaml", SimpleNamespace(dump=dump))  # noqa: B010  (mypy refuses the assignment)
 
 
 def _copied(value: Any) -> Any:
@@ -196,7 +227,7 @@ def _copied(value: Any) -> Any:
         return copy.deepcopy(value)
 
 
-def _give_duckdb_one_thread() -> None:
+def _set_duckdb_for_few_rows() -> None:
     import duckdb
 
     open_file = duckdb.connect
@@ -204,7 +235,7 @@ def _give_duckdb_one_thread() -> None:
     def connect(
         database: Any = ":memory:", read_only: bool = False, config: Any = None
     ) -> duckdb.DuckDBPyConnection:
-        settings = {"threads": 1} | (config or {})
+        settings = {"threads": 1, "force_compression": "uncompressed"} | (config or {})
         return open_file(database, read_only=read_only, config=settings)
 
     duckdb.connect = connect
