@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -157,6 +158,7 @@ def _json(value: Any) -> bytes:
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+FRACTION = re.compile(r"\.(\d{1,6})\d*")  # of a second
 
 
 def to_microseconds(value: Any) -> int | None:
@@ -164,7 +166,9 @@ def to_microseconds(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        # Python 3.10 reads a fraction of three digits or six only
+        text = FRACTION.sub(lambda found: f".{found[1]:0<6}", value)
+        value = datetime.fromisoformat(text.replace("Z", "+00:00"))
     aware: datetime = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
     since = aware - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
