@@ -8,7 +8,7 @@ show, is fetched again before it counts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +37,7 @@ from .writer import Writer, child_items, is_embedded_copy, read_version
 log = logging.getLogger("stripe_feed")
 
 Writers = Callable[[Resource], Writer]
+Images = Callable[[Sequence[str]], dict[str, Image]]
 Copies = dict[str, dict[str, tuple[str, int]]]
 """Of each resource, the objects that items show: id -> hash and digest of the documented fields."""
 
@@ -127,6 +128,9 @@ class Reconciliation:
         # objects whose rows are to be written again without a change: nothing happened at Stripe
         self.quiet_fixes: list[tuple[Record, int]] = []
         self.restored: set[str] = set()  # those of them whose rows were wrong
+        # rows that share a hash, and those that did when this was put off
+        self.copied: set[str] = set()
+        self.unrecorded: list[ChangeRow] = []  # what led to rows, and was never recorded
 
     def run(self) -> Iterator[Any]:
         """Yield the rows and changes that fix the resource."""
@@ -146,9 +150,15 @@ class Reconciliation:
         missing = self._drop_known_copies(missing)
         self.suspects |= self._marked_without_change()
         doubtful = {**self.suspects, **missing}
-        creates, ahead = self._missing_creates(), self._rows_ahead_of_changes(doubtful)
+        creates = self._missing_creates(
+            (id for id in self.held if id not in self.suspects and id not in self.restored),
+            self._images,
+        )
+        ahead = self._rows_ahead_of_changes(
+            self.listed - {*doubtful, *self.restored}, self._images, most=not self.is_partial
+        )
         pending: set[str] = set()
-        if doubtful or creates or ahead:
+        if doubtful or creates or ahead or self.unrecorded:
             pending = yield from self._ids_with_pending_events()
         wanted = {id: at for id, at in doubtful.items() if id not in pending}
         fetched: list[Fetched] = []
@@ -165,7 +175,7 @@ class Reconciliation:
         changes = [
             *(change for change in creates if change.object_id not in pending),
             *healed,
-            *(change for change in ahead if change.object_id not in pending),
+            *(c for c in (*ahead, *self.unrecorded) if c.object_id not in pending),
         ]
         yield from self.writer.changes(changes)
         self._store_result(changes)
@@ -180,6 +190,10 @@ class Reconciliation:
                 self.context.api.now(),
                 self.start if self.is_partial else None,
             )
+        hashes = shared_hashes(self.held.values())
+        self.copied = {id for id, row in self.held.items() if row.hash in hashes}
+        if self.event_state is not None:
+            self.copied.update(self.event_state.pop("copied", ()))
 
     def _compare_list(self) -> Iterator[Any]:
         ranges = whole_ranges(self.start, self.t0, self.context.account.created)
@@ -271,8 +285,22 @@ class Reconciliation:
         )
 
     def _restore(self) -> Iterator[Any]:
-        """Write rows again without recording a change."""
+        """Write rows again. Nothing happened at Stripe, but what led to a row may not be recorded: a
+        load can end between the two.
+        """
         fixes, self.quiet_fixes = self.quiet_fixes, []
+        rows = {
+            record.row.id: record.row
+            for record, _ in fixes
+            if record.row.id in self.restored and record.row.id in self.held
+        }
+
+        def images(ids: Sequence[str]) -> dict[str, Image]:
+            return {id: self.codec.image(rows[id]) for id in ids}
+
+        if rows:
+            self.unrecorded += self._missing_creates(rows, images)
+            self.unrecorded += self._rows_ahead_of_changes(rows.keys(), images)
         yield from self.writer.rows(
             [record for record, _ in fixes], [version for _, version in fixes]
         )
@@ -439,21 +467,27 @@ class Reconciliation:
         """Mark the rows of objects that no longer exist as deleted, and remove rows of objects that
         never existed without a change. Write irregular rows of deleted objects again.
         """
-        irregular = [
+        deleted = [
             id
             for id, row in self.held.items()
-            if row.deleted and id not in self.listed and (row.irregular or not row.written_by_run)
+            if row.deleted and id not in self.listed and (row.irregular or self._is_foreign(id))
         ]
-        if not gone and not irregular:
+        if not gone and not deleted:
             return []
         now, table = self.context.api.now(), self.resource.table
         with self.writer.client as client:
-            foreign = self._foreign(client, [*gone, *irregular])
+            foreign = self._foreign(client, [*gone, *deleted])
+            irregular = [
+                id
+                for id in deleted
+                if id not in foreign
+                and (self.held[id].irregular or not self.held[id].written_by_run)
+            ]
             stray_rows.delete_rows(client, table, sorted(foreign))
             for child in self.resource.children if foreign else ():
                 stray_rows.delete_orphans(client, child, table)
             rows = existing.stored_rows(
-                client, self.codec, [id for id in (*gone, *irregular) if id not in foreign]
+                client, self.codec, [*(id for id in gone if id not in foreign), *irregular]
             )
             befores = existing.objects_from_rows(client, self.codec, rows)
             last_images = existing.last_images(
@@ -481,44 +515,44 @@ class Reconciliation:
         of no load, or copied from another row, whose hash covers its id.
         """
         with_changes = existing.ids_with_changes(client, self.resource.table, gone)
-        copied = shared_hashes(self.held.values())
-        return {
-            id
-            for id in gone
-            if id not in with_changes
-            and (not self.held[id].written_by_run or self.held[id].hash in copied)
-        }
+        return {id for id in gone if id not in with_changes and self._is_foreign(id)}
 
-    def _missing_creates(self) -> list[ChangeRow]:
-        """Return changes for objects that were created since events are applied, but have no change."""
+    def _is_foreign(self, id: str) -> bool:
+        return not self.held[id].written_by_run or id in self.copied
+
+    def _missing_creates(self, ids: Iterable[str], images: Images) -> list[ChangeRow]:
+        """Return changes for those of these objects that were created since events are applied, but
+        have no change.
+        """
         if self.event_state is None or self.context.events_denied is not None:
             return []
         since = self._changes_since() or self.t0
         young = [
             id
-            for id, row in self.held.items()
-            if not row.deleted
+            for id in ids
+            if not (row := self.held[id]).deleted
             and row.created is not None
             and since <= row.created < self.t0
-            and id not in self.suspects
-            and id not in self.restored
+            and (id in self.listed or not self._is_foreign(id))
         ]
         with self.writer.client as client:
             with_changes = existing.ids_with_changes(client, self.resource.table, young)
-        images = self._images([id for id in young if id not in with_changes])
-        return [self._diff(id, None, image, self.held[id].hash) for id, image in images.items()]
+        return [
+            self._diff(id, None, image, self.held[id].hash)
+            for id, image in images([id for id in young if id not in with_changes]).items()
+        ]
 
-    def _rows_ahead_of_changes(self, doubtful: Collection[str]) -> list[ChangeRow]:
-        """Return changes for listed or fetched rows that their changes do not lead to: one of these
-        was never recorded. Those of `doubtful` objects are left out.
+    def _rows_ahead_of_changes(
+        self, listed: Set[str], images: Images, most: bool = False
+    ) -> list[ChangeRow]:
+        """Return changes for those of these rows that were listed or fetched and that their changes
+        do not lead to: one of these was never recorded. `most`: they are most of the rows there are.
         """
         if self.event_state is None or self.context.events_denied is not None:
             return []
-        listed = self.listed - {*doubtful, *self.restored}
         with self.writer.client as client:
-            # all ids, unless only the last days were listed
             with_changes = listed & existing.ids_with_changes(
-                client, self.resource.table, sorted(listed) if self.is_partial else None
+                client, self.resource.table, None if most else sorted(listed)
             )
             ids = [
                 id
@@ -529,7 +563,7 @@ class Reconciliation:
                 client, self.resource.table, dict.fromkeys(ids, existing.AFTER_ANY_CHANGE)
             )
         changes = []
-        for id, after in self._images(list(last_images)).items():
+        for id, after in images(list(last_images)).items():
             version, before, *_ = last_images[id]
             if before is None:
                 changes.append(self._diff(id, None, after, self.held[id].hash))

@@ -26,6 +26,7 @@ from .events.webhook import (
 from .next_step import EventStates, ResourceStep, RunPlan, event_window, rewind_cursor, should_store
 from .reconcile import reconcile, remove_old_deletions
 from .refetch import refetch
+from .repairs.stray_rows import ids_of_shared_hashes
 from .run import EVENTS_DENIED, HAS_CHANGES, RunContext
 from .snapshot import snapshot
 from .tables.codec import schema_id
@@ -91,7 +92,7 @@ def follow_plan(context: RunContext, selected: Sequence[str]) -> Iterator[Any]:
     if events.yielded:
         # the destination does not hold yet what the events brought
         waiting = [name for name in due if name not in gaps and RESOURCES[name].events]
-        _put_off(context, waiting, states)
+        _put_off(context, events.writer, waiting, states)
         due = [name for name in due if name not in waiting]
     yield from reconcile(context, plan, events.writer, due, states)
     _look_for_dependents(context, tables)
@@ -141,13 +142,28 @@ def _look_for_dependents(context: RunContext, tables: Sequence[str]) -> None:
         context.require_another_package()
 
 
-def _put_off(context: RunContext, tables: Sequence[str], states: EventStates) -> None:
-    """Leave comparisons to the next package, where they come before more events."""
+def _put_off(
+    context: RunContext,
+    writers: Callable[[Resource], Writer],
+    tables: Sequence[str],
+    states: EventStates,
+) -> None:
+    """Leave comparisons to the next package, where they come before more events. Note the rows that
+    share a hash: once these events are loaded, a copied row may not be seen to be one.
+    """
     if tables:
         context.require_another_package()
     for table in tables:
         if table in states and table not in context.refused:
             states[table]["put_off"] = True
+            if (client := writers(RESOURCES[table]).client) is not None:
+                with client:
+                    copied = {
+                        *states[table].get("copied", ()),
+                        *ids_of_shared_hashes(client, table),
+                    }
+                if copied:
+                    states[table]["copied"] = sorted(copied)
 
 
 def _rewind_if_changes_lost(
