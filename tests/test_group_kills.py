@@ -197,15 +197,8 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-# A session that is opened while a destination refuses a package is untold once in about ten runs.
-KNOWN_RACE = "expanded children"
-
-
 @pytest.mark.broad
-@pytest.mark.parametrize(
-    "way",
-    [pytest.param(way, marks=pytest.mark.long) if way == KNOWN_RACE else way for way in WAYS],
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_the_same_on_postgres(
     way: str, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
