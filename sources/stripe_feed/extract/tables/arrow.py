@@ -7,12 +7,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import astuple
 
 from ...resources.model import Child, ColumnKind
 from .codec import (
@@ -25,6 +25,7 @@ from .codec import (
 )
 from .values import FIRST_SECOND, LAST_SECOND, PYTHON_TYPES, Ref, value_or_overflow
 
+CACHED_ROWS = 128  # rows that stay in the processor's cache while their values are taken
 NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -108,14 +109,11 @@ def _to_table(
         return move_to_extra
 
     arrays = {}
-    for column in codec.columns:
-        if column.name in fixed:
-            arrays[column.name] = pa.array(
-                fixed[column.name], pa.string(), memory_pool=ARROW_MEMORY
-            )
-            continue
+    for column, values in zip(codec.columns, _values_by_column(codec, rows), strict=True):
         name = column.name
-        values = list(map(attrgetter(name), rows))
+        if name in fixed:
+            arrays[name] = pa.array(fixed[name], pa.string(), memory_pool=ARROW_MEMORY)
+            continue
         if name in codec.mistyped and column.kind != "json":
             values = [
                 value_or_overflow(n, value, PYTHON_TYPES[column.kind], overflow(name))
@@ -138,6 +136,16 @@ def _to_table(
     return pa.Table.from_arrays([arrays[field.name] for field in codec.schema], schema=codec.schema)
 
 
+def _values_by_column(codec: TableCodec, rows: Sequence[Any]) -> list[list[Any]]:
+    """Return the values of each column. A struct begins with the columns, in their order."""
+    columns: list[list[Any]] = [[] for _ in codec.columns]
+    for start in range(0, len(rows), CACHED_ROWS):
+        tuples = map(astuple, rows[start : start + CACHED_ROWS])
+        for column, values in zip(columns, zip(*tuples, strict=True), strict=False):
+            column += values
+    return columns
+
+
 def _json_object(pairs: Sequence[tuple[str, bytes]]) -> bytes:
     return b"{" + b",".join(msgspec.json.encode(name) + b":" + raw for name, raw in pairs) + b"}"
 
@@ -147,8 +155,8 @@ def to_array(kind: ColumnKind, values: list[Any], overflow: Callable[[int, Any],
     `overflow` is called with it.
     """
     if kind == "json":
-        return json_text([None if raw == b"null" else raw for raw in map(bytes, values)])
-    if kind == "ref":
+        return _json_values(values)
+    if kind == "ref" and Ref in set(map(type, values)):
         values = [value.id if isinstance(value, Ref) else value for value in values]
     try:
         array = _typed_array(kind, values)
@@ -210,6 +218,17 @@ def json_text(raws: Sequence[bytes | None]) -> pa.Array:
             memory_pool=ARROW_MEMORY,
         )
     return array
+
+
+def _json_values(raws: Sequence[msgspec.Raw]) -> pa.Array:
+    """Like `json_text`, for what msgspec read: JSON's null becomes null. NUL is in no JSON text."""
+    text = b"\0".join(raws)
+    if not raws or b"\\u0000" in text:
+        return json_text([None if raw == b"null" else raw for raw in map(bytes, raws)])
+    joined = pa.array([text], pa.string(), memory_pool=ARROW_MEMORY)
+    array = pc.split_pattern(joined, "\0", memory_pool=ARROW_MEMORY).values
+    is_null = pc.equal(array, "null", memory_pool=ARROW_MEMORY)
+    return pc.if_else(is_null, pa.scalar(None, pa.string()), array, memory_pool=ARROW_MEMORY)
 
 
 def _contains(array: pa.Array, sequence: bytes) -> bool:
