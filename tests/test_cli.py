@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import importlib
 import io
 import json
 import logging
@@ -40,6 +41,8 @@ from stripe_feed.cli.progress import (
     Progress,
     RequestMonitor,
 )
+from stripe_feed.destination.duckdb import optional_packages
+from stripe_feed.destination.duckdb.optional_packages import _hidden
 from stripe_feed.errors import SetupError
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner
@@ -183,6 +186,28 @@ def test_every_command_is_short() -> None:
 
     assert bodies.keys() == set(VERBS)
     assert {verb: statements for verb, statements in bodies.items() if statements > 20} == {}
+
+
+def test_a_package_is_hidden_only_while_others_look_for_it() -> None:
+    sys.modules.pop("colorsys", None)
+
+    with _hidden("colorsys"), pytest.raises(ImportError, match="colorsys"):
+        importlib.import_module("colorsys")
+
+    assert importlib.import_module("colorsys")
+
+
+def test_a_process_that_may_be_somebody_elses_keeps_its_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hide = Mock(side_effect=AssertionError)
+    monkeypatch.setattr(optional_packages, "_hidden", hide)
+
+    optional_packages.spare_packages(None)
+    monkeypatch.setattr(optional_packages, "_owned", [True])
+    optional_packages.spare_packages("postgres")  # its driver may need them
+
+    hide.assert_not_called()
 
 
 def test_no_verb_shows_the_help() -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pytest
 
 from stripe_feed.api.client import InvalidBody
 from stripe_feed.extract.existing import object_from_row
-from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_table
+from stripe_feed.extract.tables.arrow import LoadStamp, child_table, parent_table, to_array
 from stripe_feed.extract.tables.codec import ARROW_TYPES, NEVER_NULL, Record, TableCodec
 from stripe_feed.extract.tables.rejected import Rejected
 from stripe_feed.extract.tables.values import value_of
@@ -945,3 +946,23 @@ def test_an_image_has_the_fields_under_their_names() -> None:
     for image in (shape.image(record.row), object_from_row(shape, row)):
         assert image["card"] == {"last4": "4242"}
         assert "details" not in image
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        ["null"],
+        ["{}"],
+        ['{"a": 1,\n "b": null}', "null", '"null"', "[]", '"\u00e9\u2028"', "null"],
+        ["null", r'{"a": "\u0000"}', "1"],
+    ],
+)
+def test_json_is_stored_as_it_came_and_its_null_as_null(texts: list[str]) -> None:
+    raws = [msgspec.Raw(text.encode()) for text in texts]
+
+    array = to_array("json", raws, Mock(side_effect=AssertionError))
+
+    kept = [text.replace(r"\u0000", r"\\u0000") for text in texts]
+    assert array.to_pylist() == [None if text == "null" else text for text in kept]
+    assert array.type == pa.string()

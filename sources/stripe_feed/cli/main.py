@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from ..destination.duckdb.optional_packages import own_process, spare_packages
 from ..destination.error_messages import translate_error
 from ..destination.locks import DEFAULT_WAIT
 from ..destination.place import DEFAULT_DATASET
@@ -70,6 +71,7 @@ class DoctorClientOptions(ClientOptions):
 def main() -> NoReturn:
     """Run the command line; the entry point of `stripe-feed`."""
     gc.set_threshold(GC_THRESHOLD, 20, 20)
+    own_process()
     code: object = 1
     # registered first, so called last, after the callbacks of everything that is imported from here on
     atexit.register(lambda: _end_process(code))
@@ -215,9 +217,9 @@ def sync(
     """Load new, updated, cancelled and deleted objects, and record each change. The first run loads
     everything.
     """
+    spare_packages(copy.destination)
     from ..sync_run import dry_run, sync
-    from . import output
-    from .progress import Progress
+    from . import output, progress
 
     options: dict[str, Any] = {
         **copy.arguments(),
@@ -246,8 +248,8 @@ def sync(
     local_copy = LocalCopyOptions(**asdict(copy), state_dir=state_dir)
     if models:
         require_built_in_models(local_copy)
-    with Progress(output.terminal_err(), quiet) as progress:
-        done = sync(**options, **limits, watch=progress.watch)
+    with progress.Progress(output.terminal_err(), quiet) as shown:
+        done = sync(**options, **limits, watch=shown.watch)
     output.print_sync_result(done, json, quiet, **copy.arguments())
     if models:
         build_after_sync(local_copy, wait)
@@ -371,6 +373,7 @@ def reconcile(
     quiet: Quiet = False,
 ) -> None:
     """Compare every object with Stripe, fix differences and record them as changes."""
+    spare_packages(copy.destination)
     from ..sync_run import sync
     from . import output
     from .progress import Progress

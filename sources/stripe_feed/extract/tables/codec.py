@@ -11,11 +11,12 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from ...api.client import InvalidBody
 from ...resources.column_files import DETAILS
@@ -115,7 +116,9 @@ class TableCodec:
         hashed = self._hashed = [
             column.name for column in self.columns if column.name not in volatile
         ]
-        self._content = attrgetter(*hashed)
+        # the columns come first in a struct
+        names = [column.name for column in self.columns]
+        self._content = itemgetter(*map(names.index, hashed))
         self._embeds_at = [hashed.index(name) for name, _ in self.embeds]
         self._maps_at = [hashed.index("metadata")] if "metadata" in hashed else []
         self._mistyped_at: list[int] = []
@@ -279,7 +282,7 @@ class TableCodec:
 
     def hashed_content(self, row: Any) -> list[Any]:
         """Return the fields that the hash covers, in the order of the columns."""
-        content = list(self._content(row))
+        content = list(self._content(astuple(row)))
         for n in self._embeds_at:
             content[n] = _embedded_id(content[n])
         for n in self._maps_at:
