@@ -21,8 +21,10 @@ from stripe_feed.destination.pipeline import dlt_settings, open_pipeline
 from stripe_feed.errors import UsageError
 from stripe_feed.feed.feed import Feed
 from stripe_feed.feed.storage.store import FeedStore
+from stripe_feed.models.checks import run_checks
 from stripe_feed.models.copies import build_copy_models
 from stripe_feed.models.database import ModelDatabase, client_database, duckdb_database
+from stripe_feed.models.render import load_project, render_models
 from stripe_feed.models.run import build_models
 from stripe_feed.report.run import write_report
 from stripe_feed.sandbox import Sandbox
@@ -139,11 +141,18 @@ def test_every_row_is_that_of_duckdb_in_any_time_zone(
         theirs.execute("set timezone = 'America/St_Johns'")
         build_models(theirs, variables=as_of)
         wrong = [r.name for r in results if not r.missing and not same_rows(ours, theirs, r.name)]
+        assert broken_rules(theirs) == broken_rules(ours)
         theirs.execute("drop schema timelines cascade")
         theirs.execute("drop schema timelines_models cascade")
 
     assert len([r for r in results if not r.missing]) > 30
     assert wrong == []
+
+
+def broken_rules(database: ModelDatabase) -> dict[str, tuple[int, str]]:
+    """How many rows break each rule, and why it was not checked."""
+    models = render_models(load_project(), database.target)
+    return {r.check.name: (r.failures, r.reason) for r in run_checks(database, models)}
 
 
 def same_rows(ours: ModelDatabase, theirs: ModelDatabase, name: str) -> bool:
