@@ -33,7 +33,7 @@ def load(seed: int, folder: Path, customers: int) -> None:
         if asked % pace == 0:
             box.advance(1)
 
-    with copy_of(box, folder) as copy:
+    with copy_of(box, folder, hold=True) as copy:
         box.on_request = live
         copy.sync(**({"checkpoint_rows": 200} if seed % 3 == 0 else {}))
         box.on_request = None

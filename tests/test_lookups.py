@@ -245,7 +245,7 @@ def test_rows_of_a_copy_are_looked_up_and_asked_for_over_http(
     box = Sandbox(seed=4, customers=3, oddities=False)
     gone = box.create("customers", email="g@example.com")["id"]
     box.advance(400)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         with (
             open_feed(copy.pipeline) as feed,
             pytest.raises(SetupError, match="no copy of customers yet"),

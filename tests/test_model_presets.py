@@ -80,7 +80,7 @@ def test_each_preset_fires_for_what_the_account_shows(tmp_path: Path) -> None:
     box = Sandbox(seed=4, customers=40, business=True)
     triggers = [a_model_trigger(name, preset=name) for name in MODEL_PRESETS]
     fired = dict.fromkeys(MODEL_PRESETS, 0)
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         place: Any = {
             "database": str(tmp_path / copy.database),
             "state_dir": str(tmp_path / copy.state),

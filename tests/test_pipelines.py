@@ -198,7 +198,7 @@ def test_a_play_handles_each_change_once(tmp_path: Path, here: Here) -> None:
         id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active"
     )
     late, ended, renamed, kept = active[:4]
-    with shell_of(box, tmp_path) as shell:
+    with shell_of(box, tmp_path) as shell, held_open(shell.folder / FILE, is_last=True):
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
         first = here(shell, script)
         box.advance(A_WHILE)
@@ -313,7 +313,11 @@ def test_a_table_that_is_not_there_is_one_line(tmp_path: Path, here: Here) -> No
 def test_a_new_customer_is_welcomed_once(tmp_path: Path, here: Here) -> None:
     """Nobody of the first load; a message that fails is tried again with its id. It is signed."""
     box, script = Sandbox(seed=5, customers=3), "welcome_message.py"
-    with shell_of(box, tmp_path) as shell, receiving(BUSY) as receiver:
+    with (
+        shell_of(box, tmp_path) as shell,
+        held_open(shell.folder / FILE, is_last=True),
+        receiving(BUSY) as receiver,
+    ):
         shell.env |= {
             "DLT_DATA_DIR": str(tmp_path / "home"),
             "WELCOME_URL": receiver.url,

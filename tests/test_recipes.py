@@ -36,7 +36,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Re
     box, folder = Sandbox(seed=6, customers=25), tmp_path_factory.mktemp("recipes")
     with (
         pytest.MonkeyPatch.context() as patch,
-        copy_of(box, folder) as copy,
+        copy_of(box, folder, hold=True) as copy,
         receiving() as receiver,
     ):
         for variable in re.findall(r"env:(\w+)", TEXT):

@@ -47,7 +47,7 @@ def old(about: dict[str, Any], tmp_path: Path) -> Iterator[Copy]:
             box.put(table, one)
     box.account.observers = observers
     box.account.id = box.account.object["id"] = about["account"]
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         yield copy
 
 

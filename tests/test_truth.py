@@ -39,7 +39,7 @@ def loaded(
 ) -> Iterator[Copy]:
     account = {"customers": 3750} | ACCOUNTS[request.param]
     box = Sandbox(seed=request.param, **account)
-    with copy_of(box, tmp_path_factory.mktemp("truth")) as copy:
+    with copy_of(box, tmp_path_factory.mktemp("truth"), hold=True) as copy:
         copy.load()
         yield copy
 
@@ -125,7 +125,9 @@ TYPES = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    with copy_of(Sandbox(seed=9, customers=120), tmp_path_factory.mktemp("small")) as copy:
+    with copy_of(
+        Sandbox(seed=9, customers=120), tmp_path_factory.mktemp("small"), hold=True
+    ) as copy:
         copy.load()
         yield copy
 
@@ -280,7 +282,7 @@ def test_future_objects_come_when_their_time_comes(tmp_path: Path) -> None:
     ahead = next(
         found for found in box.objects("customers").values() if (found["created"] or 0) > box.now
     )
-    with copy_of(box, tmp_path) as copy:
+    with copy_of(box, tmp_path, hold=True) as copy:
         copy.sync()
         copy.check()
         assert copy.select(f"select id from stripe.customers where id = '{ahead['id']}'") == []
@@ -297,7 +299,7 @@ def test_prices_that_are_selected_later_find_the_hidden_ones_there(tmp_path: Pat
     """No list shows inline prices: their copies come with the subscriptions that hold them,
     whatever else is selected.
     """
-    with copy_of(Sandbox(seed=6, customers=6, oddities=False), tmp_path) as copy:
+    with copy_of(Sandbox(seed=6, customers=6, oddities=False), tmp_path, hold=True) as copy:
         copy.box.create("subscriptions", items=[{"price_data": {"unit_amount": 42}}])
         copy.box.advance(100)
         copy.run(copy.source().with_resources("subscriptions"))
