@@ -450,7 +450,9 @@ def check_refresh(
 
 def tell_if_store_is_lost(pipeline: Any) -> None:
     """Fill a missing feed store before the run's own changes come: that there are others is told."""
-    if duckdb_path(pipeline) is not None and not store_path(pipeline).exists():
+    if pipeline.default_schema_name is None or duckdb_path(pipeline) is None:
+        return
+    if not store_path(pipeline).exists():
         with FeedStore(store_path(pipeline)) as store, suppress(Locked):
             relay_pipeline(pipeline, store)
 

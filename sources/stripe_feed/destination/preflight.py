@@ -49,6 +49,7 @@ def require_usable_dataset(
 
     Tables that hold rows of an account are not checked again, but for hidden rows.
     """
+    is_duckdb = pipeline.destination.destination_type == DUCKDB
     is_postgres = pipeline.destination.destination_type == POSTGRES
     if is_postgres:
         _require_all_rows(pipeline)
@@ -58,6 +59,8 @@ def require_usable_dataset(
     if "account" in state and not (loaded and new):
         return
     with pipeline.destination_client() as client:
+        if is_duckdb and not client.is_storage_initialized():  # nobody's tables are there
+            return
         require_no_foreign_tables(client, dict.fromkeys(new), _OWN_COLUMNS)
         if is_postgres and "account" not in state:
             _require_privileges(client.sql_client)
