@@ -184,9 +184,9 @@ def hold(db: sqlite3.Connection, trigger: AnyTrigger, reason: str | None) -> Non
             reason,
         )
     db.execute(
-        "update triggers set rule = ?1, held = coalesce(?2, held), held_for = case when ?2 is null then held_for end "
-        "where name = ?3",
-        (trigger.rule, reason, trigger.name),
+        "update triggers set rule = ?, held = coalesce(?, held), held_for = case when ? is null then held_for end "
+        "where name = ?",
+        (trigger.rule, reason, reason, trigger.name),
     )
 
 
@@ -209,14 +209,13 @@ def guard_reason(
     `count_objects`: how many there are in all.
     """
     since = (  # without replayed messages, and those made by a clock that was ahead
-        "trigger = ?1 and replayed is null and made_at <= ?2 + 660 and made_at > max(?2, (select coalesce(max(released_at), 0) "
-        "from triggers where name = ?1 and released_at <= ?2 + 660))"
+        "trigger = ? and replayed is null and made_at <= ? + 660 and made_at > max(?, (select coalesce(max(released_at), 0) "
+        "from triggers where name = ? and released_at <= ? + 660))"
     )
+    start = now - GUARD_WINDOW
+    values = (trigger.name, start, start, trigger.name, start)
     recent_messages = f"from messages where {since}"  # a large load arrives in several runs
-    count = (
-        len(fired)
-        + store.query(f"select count(*) {recent_messages}", trigger.name, now - GUARD_WINDOW)[0][0]
-    )
+    count = len(fired) + store.query(f"select count(*) {recent_messages}", *values)[0][0]
     if count > trigger.guard.max_messages:
         return f"it would fire {count:,} times within {GUARD_WINDOW // 60} minutes, more than {trigger.guard.max_messages:,}"
     if count < MIN_FOR_SHARE or trigger.guard.share >= 1:
@@ -226,8 +225,7 @@ def guard_reason(
             *fired,
             *store.query(
                 f"select distinct resource, object_id {recent_messages}",
-                trigger.name,
-                now - GUARD_WINDOW,
+                *values,
             ),
         }
     )
@@ -399,9 +397,9 @@ def replay(
 def hold_replay(db: sqlite3.Connection, name: str, reason: str | None) -> None:
     """Hold only what a replay makes, if there is a reason and the trigger is not held already."""
     db.execute(
-        "update triggers set held_for = case when held is null and ?1 is not null then 'replay' else held_for end, "
-        "held = coalesce(held, ?1) where name = ?2",
-        (reason, name),
+        "update triggers set held_for = case when held is null and ? is not null then 'replay' else held_for end, "
+        "held = coalesce(held, ?) where name = ?",
+        (reason, reason, name),
     )
 
 
