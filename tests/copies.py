@@ -38,11 +38,10 @@ PERMISSIONS = frozenset(row.permission for row in CORE.values()) | {
 
 
 @contextmanager
-def held_open(file: Path, is_last: bool = False) -> Iterator[Callable[[], None]]:
+def held_open(file: Path) -> Iterator[Callable[[], None]]:
     """Keep a DuckDB file open from its first opening on, and give what closes it until the next one:
     a run opens it a dozen times, 30 ms of CPU each, and the first time it is this one's copy in
-    memory that all others share. `is_last`: hardly anyone opens it again, so that at the end what is
-    only in its log stays there, 80 ms less; the next opening would take it from there.
+    memory that all others share.
     """
     connect, held = duckdb.connect, list[duckdb.DuckDBPyConnection]()
 
@@ -61,8 +60,6 @@ def held_open(file: Path, is_last: bool = False) -> Iterator[Callable[[], None]]
         try:
             yield release
         finally:
-            if is_last and held:
-                held[-1].execute("pragma disable_checkpoint_on_shutdown")
             release()
 
 
@@ -179,8 +176,7 @@ def copy_of(box: Sandbox, folder: Path, hold: bool = False) -> Iterator[Copy]:
     """
     with box.serve() as url:
         copy = Copy(box, url, folder)
-        file = folder / copy.database
-        with held_open(file, is_last=True) if hold else nullcontext(copy.release) as release:
+        with held_open(folder / copy.database) if hold else nullcontext(copy.release) as release:
             copy.release = release
             yield copy
 

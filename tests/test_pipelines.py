@@ -198,7 +198,7 @@ def test_a_play_handles_each_change_once(tmp_path: Path, here: Here) -> None:
         id for id, found in loaded(box, "subscriptions").items() if found["status"] == "active"
     )
     late, ended, renamed, kept = active[:4]
-    with shell_of(box, tmp_path) as shell, held_open(shell.folder / FILE, is_last=True):
+    with shell_of(box, tmp_path) as shell, held_open(shell.folder / FILE):
         shell.env["DLT_DATA_DIR"] = str(tmp_path / "home")
         first = here(shell, script)
         box.advance(A_WHILE)
@@ -315,7 +315,7 @@ def test_a_new_customer_is_welcomed_once(tmp_path: Path, here: Here) -> None:
     box, script = Sandbox(seed=5, customers=3), "welcome_message.py"
     with (
         shell_of(box, tmp_path) as shell,
-        held_open(shell.folder / FILE, is_last=True),
+        held_open(shell.folder / FILE),
         receiving(BUSY) as receiver,
     ):
         shell.env |= {
