@@ -677,7 +677,7 @@ MUTANTS = (
     Mutant(
         "a guard counts a run only",
         "triggers/engine.py",
-        '        + store.query(f"select count(*) {recent_messages}", trigger.name, now - GUARD_WINDOW)[0][0]\n',
+        ' + store.query(f"select count(*) {recent_messages}", *values)[0][0]',
         "",
         "test_engine.py::test_a_large_load_that_comes_in_pieces_is_held_as_one",
         quick=False,
