@@ -16,6 +16,8 @@ import dlt
 import duckdb
 import pytest
 from dlt.common import validation
+from dlt.common.configuration import resolve
+from dlt.extract import extract
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from stripe_feed import connected_accounts, open_actions, stripe_source, sync, sync_accounts
@@ -271,6 +273,22 @@ def test_a_version_of_dlt_may_lack_what_is_quicker_here(monkeypatch: pytest.Monk
     monkeypatch.delattr(validation, "get_type_hints")
     with dlt_settings():
         assert not hasattr(validation, "get_type_hints")
+
+
+@pytest.mark.parametrize("trace", [None, "true"], ids=["off", "on"])
+def test_a_trace_that_somebody_asks_for_has_everything(
+    monkeypatch: pytest.MonkeyPatch, trace: str | None
+) -> None:
+    def writes() -> tuple[bool, bool]:
+        return vars(extract)["yaml"] is yaml, vars(resolve)["log_traces"] is log_traces
+
+    yaml, log_traces = vars(extract)["yaml"], vars(resolve)["log_traces"]
+    if trace:
+        monkeypatch.setenv("ENABLE_RUNTIME_TRACE", trace)
+    with dlt_settings():
+        assert writes() == (bool(trace), bool(trace))
+        assert vars(extract)["yaml"].safe_load("a: 1") == {"a": 1}  # only its writing is spared
+    assert writes() == (True, True)
 
 
 def answer_of(account: str) -> Synced:

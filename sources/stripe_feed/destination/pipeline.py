@@ -32,11 +32,12 @@ from .place import (
 log = logging.getLogger("stripe_feed")
 
 DEFAULT_PIPELINE = "stripe_feed"
+TRACE = "ENABLE_RUNTIME_TRACE"
 DLT_SETTINGS = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
     "LOAD__DELETE_COMPLETED_JOBS": "true",  # leave no personal data in dlt's folder
     "LOAD__TRUNCATE_STAGING_DATASET": "true",  # nor a second copy in the destination
-    "ENABLE_RUNTIME_TRACE": "false",  # it would keep a database's text about a row that it refuses
+    TRACE: "false",  # it would keep a database's text about a row that it refuses
 }
 
 
@@ -266,18 +267,18 @@ def dlt_settings() -> Iterator[None]:
 @contextmanager
 def _quick_dlt() -> Iterator[None]:
     """Spare dlt what costs a fifth of a small run, with the same results: it reads the type hints of
-    its schemas anew for each table that it validates, and writes for a trace, which is off, the
-    columns of each resource as YAML and each setting that it looked for.
+    its schemas anew for each table that it validates, and writes for a trace that is off the columns
+    of each resource as YAML and each setting that it looked for.
     """
     from dlt.common import validation
     from dlt.common.configuration import resolve
     from dlt.extract import extract
 
-    with (
-        _replaced(validation, "get_type_hints", _remembered),
-        _replaced(extract, "yaml", _not_written),
-        _replaced(resolve, "log_traces", _not_logged),
-    ):
+    with ExitStack() as replaced:
+        replaced.enter_context(_replaced(validation, "get_type_hints", _remembered))
+        if os.environ.get(TRACE, "").lower() == "false":
+            replaced.enter_context(_replaced(extract, "yaml", _not_written))
+            replaced.enter_context(_replaced(resolve, "log_traces", _not_logged))
         yield
 
 
@@ -306,12 +307,12 @@ def _remembered(read: Callable[..., Any]) -> Callable[..., Any]:
     return type_hints
 
 
-def _not_written(_yaml: Any) -> Any:
-    return SimpleNamespace(dump=lambda _hints, **_options: "")
+def _not_written(yaml: Any) -> Any:
+    return SimpleNamespace(**{**vars(yaml), "dump": lambda _hints, **_options: ""})
 
 
 def _not_logged(_log: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *_lookup: None
+    return lambda *_lookup, **_named: None
 
 
 @_OncePerProcess
