@@ -535,6 +535,13 @@ MUTANTS = (
         quick=False,
     ),
     Mutant(
+        "the state names every copied row",
+        "extract/repairs/stray_rows.py",
+        "select_rows(client, query, limit=most) if id",
+        "select_rows(client, query) if id",
+        "test_damage.py::test_the_state_names_a_limited_number_of_copied_rows",
+    ),
+    Mutant(
         "a copy in an item proves its price",
         "extract/reconcile.py",
         (

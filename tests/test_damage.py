@@ -11,13 +11,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stripe_feed import open_feed
 from stripe_feed.errors import SetupError
+from stripe_feed.extract.repairs.stray_rows import ids_of_shared_hashes
 from stripe_feed.sandbox import Sandbox
 from tests.copies import Copy, copy_of, first_copy
 from tests.core import CORE_TABLES
@@ -266,6 +269,18 @@ def test_a_copied_row_is_removed_although_its_original_changes_meanwhile(copy: C
         (row["object_id"], row["origin"]) for row in changes(copy) if row["change_id"] not in before
     ] == [(made, "event")]
     assert copy.sync(resources=["customers"], reconcile=True).rows == {}
+
+
+def test_the_state_names_a_limited_number_of_copied_rows() -> None:
+    rows = duckdb.connect()
+    rows.execute(
+        "create table held as select 'cus_' || i as id, (i // 2)::text as _hash from range(9) r(i)"
+    )
+    client = Mock(make_qualified_table_name=lambda _: "held")
+    client.execute_query = lambda query: contextlib.nullcontext(rows.execute(query))
+
+    assert set(ids_of_shared_hashes(client, "customers", 100)) == {f"cus_{n}" for n in range(8)}
+    assert len(ids_of_shared_hashes(client, "customers", 3)) == 3
 
 
 @pytest.mark.long

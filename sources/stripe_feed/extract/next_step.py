@@ -5,7 +5,7 @@ State of a list: `{t0, left, start}`; `relisted` is the time at which its last d
 again. State of the events, per resource: `{since, cursor}`. `since` is the time at which the list
 began that its events continue from; `cursor` the time up to which they were applied; `told`, if
 changes were lost, the time since which they are read again; `put_off`, that a comparison comes
-before more events. All times are Unix seconds of Stripe's clock.
+before more events, and `copied` the ids of some rows that it is to know as copies. All times are Unix seconds of Stripe's clock.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from .writer import Writer
 log = logging.getLogger("stripe_feed")
 
 END_OF_TIME = 10**11
+MOST_COPIED = 1_000  # ids in the state of a table: it is written with each package
 
 
 def stream_changes(context: RunContext) -> Iterator[Any]:
@@ -160,7 +161,7 @@ def _put_off(
                 with client:
                     copied = {
                         *states[table].get("copied", ()),
-                        *ids_of_shared_hashes(client, table),
+                        *ids_of_shared_hashes(client, table, MOST_COPIED),
                     }
                 if copied:
                     states[table]["copied"] = sorted(copied)

@@ -19,14 +19,14 @@ def duplicate_ids(client: Any, table: str, most: int) -> list[tuple[str, int]]:
     return [(str(id), int(count)) for id, count in select_rows(client, query)]
 
 
-def ids_of_shared_hashes(client: Any, table: str) -> list[str]:
-    """Return the ids of rows that share a hash with a row of another id."""
+def ids_of_shared_hashes(client: Any, table: str, most: int) -> list[str]:
+    """Return some ids of rows that share a hash with a row of another id."""
     name = table_name(client, table)
     query = (
         f"select id from {name} where _hash in "
-        f"(select _hash from {name} group by _hash having count(distinct id) > 1)"
+        f"(select _hash from {name} group by _hash having min(id) <> max(id))"
     )
-    return [str(id) for (id,) in select_rows(client, query) if id is not None]
+    return [str(id) for (id,) in select_rows(client, query, limit=most) if id is not None]
 
 
 def foreign_ids(client: Any, table: str, account: str, most: int) -> list[str]:
