@@ -28,6 +28,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from rich.console import Console
+from typer.testing import CliRunner
 
 from stripe_feed.api.client import API_VERSION
 from stripe_feed.cli import action, main, serve, triggers
@@ -208,6 +209,34 @@ def test_a_process_that_may_be_somebody_elses_keeps_its_packages(
     optional_packages.spare_packages("postgres")  # its driver may need them
 
     hide.assert_not_called()
+
+
+@pytest.mark.parametrize("verb", ["sync", "reconcile"])
+def test_a_command_that_loads_spares_packages_by_its_destination(
+    monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    spare = Mock(side_effect=SystemExit(0))
+    monkeypatch.setattr(main, "spare_packages", spare)
+
+    CliRunner().invoke(main.app, [verb, "--destination", "postgres"])
+
+    spare.assert_called_once_with("postgres")
+
+
+@pytest.mark.broad
+def test_packages_that_others_only_look_for_are_left_alone_and_work_later() -> None:
+    code = """
+import sys
+from stripe_feed.destination.duckdb.optional_packages import own_process, spare_packages
+own_process()
+spare_packages(None)
+print(*{"aiohttp", "httpx", "pandas", "sqlalchemy"} & sys.modules.keys())
+import pandas, pyarrow, sqlalchemy
+print(pyarrow.array([1]).to_pandas().sum(), pyarrow.Table.from_pandas(pandas.DataFrame({"a": [2]})).num_rows)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "\n1 1\n"
 
 
 def test_no_verb_shows_the_help() -> None:

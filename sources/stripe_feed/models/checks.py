@@ -69,7 +69,7 @@ def run_checks(
 
 
 def _kept(database: ModelDatabase, model: str, checks: Sequence[ModelRule]) -> set[ModelRule]:
-    """Those of a model's rules about its own rows that no row breaks: all in one scan."""
+    """Return those of a model's rules about its own rows that no row breaks: all in one scan."""
     counts = ", ".join(f"count(*) filter (where {check.condition})" for check in checks)
     (found,) = database.execute(f"select {counts} from {database.target.relation(model)}")
     return {check for check, count in zip(checks, found, strict=True) if not count}
