@@ -224,19 +224,22 @@ def test_a_command_that_loads_spares_packages_by_its_destination(
 
 
 @pytest.mark.broad
-def test_packages_that_others_only_look_for_are_left_alone_and_work_later() -> None:
-    code = """
+def test_a_sync_imports_no_package_that_others_only_look_for(shell: Shell) -> None:
+    at_the_end = """
 import sys
-from stripe_feed.destination.duckdb.optional_packages import own_process, spare_packages
-own_process()
-spare_packages(None)
-print(*{"aiohttp", "httpx", "pandas", "sqlalchemy"} & sys.modules.keys())
-import pandas, pyarrow, sqlalchemy
-print(pyarrow.array([1]).to_pandas().sum(), pyarrow.Table.from_pandas(pandas.DataFrame({"a": [2]})).num_rows)
+from stripe_feed.cli import main as command
+end = command._end_process
+def tell(code):
+    found = [name for name in ("aiohttp", "sqlalchemy") if name in sys.modules]
+    import sqlalchemy
+    print(found, file=sys.stderr)
+    end(code)
+command._end_process = tell
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert done.stdout == "\n1 1\n"
+    said = ended(shell.spawn("sync", "--quiet", "--resources", "customers", first=at_the_end))
+
+    assert (said.code, said.err) == (0, "[]\n")
 
 
 def test_no_verb_shows_the_help() -> None:
