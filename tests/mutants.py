@@ -777,9 +777,9 @@ MUTANTS = (
             "            version,\n"
             '            None if op == "d" else parse_cell(after),\n'
             '            origin == "event",\n'
-            "            int(_utc_time(at).timestamp()),\n"
+            "            int(with_zone(at).timestamp()),\n"
         ),
-        '            version, None if op == "d" else parse_cell(after), True, int(_utc_time(at).timestamp())\n',
+        '            version, None if op == "d" else parse_cell(after), True, int(with_zone(at).timestamp())\n',
         "test_snapshot.py::test_events_go_on_from_an_image_that_was_made_of_a_row",
         quick=False,
     ),

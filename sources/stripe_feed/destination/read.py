@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..api.iso_time import with_zone
 from ..errors import SetupError, UsageError, did_you_mean
 from ..resources import CHANGES, RESOURCES, TABLES
 from ..resources.groups import tables_filled_by
@@ -427,8 +428,7 @@ def loaded_at(copy: CopyReader) -> datetime | None:
 
 def _to_utc(value: datetime | str | None) -> datetime | None:
     """A time in UTC; SQLite returns text without a zone."""
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return None if value is None else with_zone(value)
 
 
 def unknown_table_error(name: str, known: Sequence[str] = KNOWN_TABLES) -> UsageError:

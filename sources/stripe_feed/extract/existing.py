@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from ..api.iso_time import with_zone
 from ..destination.state import rows_to_change, select_rows, table_name
 from ..resources import CHANGES, RESOURCES
 from ..resources.column_files import DETAILS
@@ -76,17 +77,17 @@ def last_images(client: Any, resource: str, before: Mapping[str, int]) -> dict[s
         f"from {table_name(client, CHANGES)} where _dlt_load_id in ({_complete_loads_query(client)}) and resource = %s and object_id in"
     )
     rows = _by_ids(client, query, list(before), values=(resource,))
-    older = [row for row in rows if _utc_time(row[1]).timestamp() < before[row[0]]]
+    older = [row for row in rows if with_zone(row[1]).timestamp() < before[row[0]]]
     newest = {
         row[0]: row
-        for row in sorted(older, key=lambda row: (_utc_time(row[1]), not row[7], row[2], row[3]))
+        for row in sorted(older, key=lambda row: (with_zone(row[1]), not row[7], row[2], row[3]))
     }
     return {
         id: LastImage(
             version,
             None if op == "d" else parse_cell(after),
             origin == "event",
-            int(_utc_time(at).timestamp()),
+            int(with_zone(at).timestamp()),
         )
         for id, (_, at, *_, version, op, after, _, origin) in newest.items()
         if op == "d" or after is not None
@@ -122,7 +123,7 @@ def changes_since(client: Any, resource: str, since: Mapping[str, int]) -> list[
                 id,
                 event,
                 type,
-                int(_utc_time(at).timestamp()),
+                int(with_zone(at).timestamp()),
                 version,
                 op,
                 _json_bytes(after),
@@ -408,7 +409,7 @@ def stripe_value(kind: ColumnKind, value: Any) -> Any:
         return None
     match kind:
         case "timestamp":
-            return int(_utc_time(value).timestamp())
+            return int(with_zone(value).timestamp())
         case "json":
             return parse_cell(value)
         case "decimal":
@@ -463,7 +464,7 @@ def _arrow_value(column: Column, value: Any) -> Any:
         return None
     match column.kind:
         case "timestamp":
-            return _utc_time(value)
+            return with_zone(value)
         case "json":
             return value if isinstance(value, str) else msgspec.json.encode(value).decode()
         case "decimal":
@@ -472,11 +473,6 @@ def _arrow_value(column: Column, value: Any) -> Any:
             return bool(value)
         case _:
             return value
-
-
-def _utc_time(value: Any) -> datetime:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
 
 
 def count_rows(client: Any, table: str) -> int:

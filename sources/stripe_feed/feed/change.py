@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any
 
+from ..api.iso_time import with_zone
 from ..extract.tables.diff import Image, revert
 from ..resources import CHANGE_COLUMNS
 from ..write.order import KEY_PREFIX
@@ -158,19 +158,13 @@ def _json(value: Any) -> bytes:
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-FRACTION = re.compile(r"\.(\d{1,6})\d*")  # of a second
 
 
 def to_microseconds(value: Any) -> int | None:
     """Return a time as stored; destinations give it with or without a zone, or as text."""
     if value is None:
         return None
-    if isinstance(value, str):
-        # Python 3.10 reads a fraction of three digits or six only
-        text = FRACTION.sub(lambda found: f".{found[1]:0<6}", value)
-        value = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    aware: datetime = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-    since = aware - EPOCH
+    since = with_zone(value) - EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 

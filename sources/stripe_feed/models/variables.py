@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ..api.iso_time import parse_time
 from ..errors import UsageError
 
 VARIABLE_CHOICES: dict[str, tuple[str, ...]] = {
@@ -47,7 +48,7 @@ def _check_value(name: str, value: Any) -> Any:
             raise _refusal(name, text, "Give a name such as Europe/Berlin.") from None
     elif name == "as_of" and text:
         try:
-            moment = datetime.fromisoformat(text)
+            moment = parse_time(text)
         except ValueError:
             raise _refusal(name, text, "Give a UTC time such as 2026-11-30 12:00:00.") from None
         if moment.tzinfo:

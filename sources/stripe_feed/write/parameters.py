@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Literal
 
+from ..api.iso_time import parse_time
 from ..errors import InvalidParameter
 from ..resources import TABLES
 from ..resources.writable import REMOVED, Parameter, Type, Writable
@@ -244,7 +245,7 @@ def _parsed(text: str) -> date | None:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             return date.fromisoformat(text)
         if re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", text):
-            return datetime.fromisoformat(text.replace("Z", "+00:00"))
+            return parse_time(text)
     except ValueError:
         pass
     return None

@@ -15,6 +15,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
+from ...api.iso_time import with_zone
 from ...errors import InvalidParameter, UsageError
 from ...resources import TABLES
 from ...resources.writable import REMOVED, Writable
@@ -417,10 +418,9 @@ def _dumped(value: Any) -> str | None:
 
 def _utc(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        return with_zone(text.strip())
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 @cache

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
+from ....api.iso_time import with_zone
 from ....destination.comments import comment_columns
 from ....destination.duckdb_file import duckdb_path
 from ....destination.lease import hold_lease
@@ -185,11 +186,7 @@ def _missing(client: Any, opened: PushLog, runs: Sequence[Mapping[str, Any]]) ->
 
 def _seconds(moment: Any) -> float | None:
     """A time of the destination in Unix seconds; some know no zones, or keep text."""
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    if not isinstance(moment, datetime):
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    return with_zone(moment).timestamp() if isinstance(moment, str | datetime) else None
 
 
 def _create_tables(pipeline: Any, client: Any) -> None:
