@@ -80,6 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _only_loopback()
 
 
+@pytest.hookimpl(optionalhook=True)  # some environments have no xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than processors: a tenth of a worker's time is waiting for servers, locks and
     processes of its own.
