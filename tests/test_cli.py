@@ -43,7 +43,7 @@ from stripe_feed.cli.progress import (
     RequestMonitor,
 )
 from stripe_feed.destination.duckdb import optional_packages
-from stripe_feed.destination.duckdb.optional_packages import _hidden
+from stripe_feed.destination.duckdb.optional_packages import _answer_if_missing, _hidden
 from stripe_feed.errors import SetupError
 from stripe_feed.extract.paging.reader import Listing
 from stripe_feed.extract.paging.windows import Planner
@@ -195,6 +195,21 @@ def test_a_package_is_hidden_only_while_others_look_for_it() -> None:
     with _hidden("colorsys"), pytest.raises(ImportError, match="colorsys"):
         importlib.import_module("colorsys")
 
+    assert importlib.import_module("colorsys")
+
+
+def test_only_a_package_that_is_missing_is_not_searched_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = [*sys.meta_path]
+    monkeypatch.setattr(sys, "meta_path", [*before])
+
+    _answer_if_missing("colorsys")
+    assert sys.meta_path == before
+    _answer_if_missing("no_such_package")
+    assert len(sys.meta_path) == len(before) + 1
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        importlib.import_module("no_such_package")
     assert importlib.import_module("colorsys")
 
 
