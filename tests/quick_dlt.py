@@ -49,6 +49,7 @@ def install() -> None:
     _remember_hints(validation)
     _remember_fields(base_configuration.BaseConfiguration)
     _remember_what_is_not_set()
+    _remember_configurations()
     _keep_schemas()
     _remember_schemas()
     _copy_in_c()
@@ -153,6 +154,30 @@ def _remember_what_is_not_set() -> None:
         return value, traces
 
     resolve._resolve_single_value = find
+
+
+def _remember_configurations() -> None:
+    """Of a DuckDB file, which each client reads anew: the next get a copy, with connections of their
+    own.
+    """
+    from dlt.common.destination.reference import Destination
+    from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
+
+    resolve: Any = Destination.configuration
+
+    def configuration(self: Any, initial: Any, accept_partial: bool = False) -> Any:
+        if type(initial) is not DuckDbClientConfiguration or initial.credentials or accept_partial:
+            return resolve(self, initial, accept_partial)
+        asked = repr(dict(initial))
+        kept = vars(self).setdefault("_kept_configurations", {})
+        if asked not in kept:
+            kept[asked] = resolve(self, initial)
+            return kept[asked]
+        found = kept[asked].copy()
+        found.credentials.on_resolved()
+        return found
+
+    setattr(Destination, "configuration", configuration)  # noqa: B010  (mypy refuses the assignment)
 
 
 def _keep_schemas() -> None:
