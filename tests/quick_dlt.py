@@ -157,8 +157,8 @@ def _remember_what_is_not_set() -> None:
 
 
 def _remember_configurations() -> None:
-    """Of a DuckDB file, which each client reads anew: the next get a copy, with connections of their
-    own.
+    """Of a DuckDB file with a whole path, which each client reads anew: the next get a copy, with
+    connections of their own.
     """
     from dlt.common.destination.reference import Destination
     from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
@@ -166,8 +166,11 @@ def _remember_configurations() -> None:
     resolve: Any = Destination.configuration
 
     def configuration(self: Any, initial: Any, accept_partial: bool = False) -> Any:
+        file = str(self.config_params.get("credentials", ""))
         if type(initial) is not DuckDbClientConfiguration or initial.credentials or accept_partial:
             return resolve(self, initial, accept_partial)
+        if not os.path.isabs(file):  # it depends on the working directory and the pipeline
+            return resolve(self, initial)
         asked = repr(dict(initial))
         kept = vars(self).setdefault("_kept_configurations", {})
         if asked not in kept:
